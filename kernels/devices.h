@@ -1,0 +1,33 @@
+// The devices this build knows, chosen once at start: the only way from engine/ to an implementation
+// of Ops.
+#ifndef STERNA_KERNELS_DEVICES_H_
+#define STERNA_KERNELS_DEVICES_H_
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/ops.h"
+
+namespace sterna {
+
+struct CpuOptions {
+  int num_threads = 0;      // 0: one per physical core this process may use
+  std::string isa = "auto";  // "auto": the best this machine has; or one of CpuIsaLevels()
+};
+
+// Levels this machine can run, worst first: "scalar", then "avx2", "avx512_vnni" where present.
+std::vector<std::string> CpuIsaLevels();
+
+// InvalidArgument, naming the choices, for a level that is unknown or that this machine lacks.
+StatusOr<std::unique_ptr<Ops<float>>> CreateCpuOps(const CpuOptions& options);
+
+// The readable scalar implementation, F = float or double. One thread.
+template <typename F>
+std::unique_ptr<Ops<F>> CreateReferenceOps();
+
+}  // namespace sterna
+
+#endif  // STERNA_KERNELS_DEVICES_H_

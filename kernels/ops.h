@@ -1,0 +1,173 @@
+// The op set: everything a device does for a model, about a dozen coarse operations.
+//
+// `F` is the float type of activations between ops: float on every device that serves, double in
+// the reference (kernels/reference), which is the oracle for the others. Weights are the same in
+// both: packed ternary, bf16 or f32.
+//
+// Shapes: T tokens in the step, D model width, N outputs, H query and Hkv key/value heads, hd head
+// size, R rows to sample. Buffers are row-major and contiguous; outputs never overlap inputs unless
+// an op says "in place".
+//
+// Determinism: a row of any output depends on that row's inputs alone, never on T, on the other
+// rows or on the number of threads, and is the same bits every time on one device and build.
+//
+// Errors: shapes are the caller's duty (STERNA_CHECK). Ops may run asynchronously; a device's failure
+// is reported by Finish.
+// Thread contract: one caller at a time.
+#ifndef STERNA_KERNELS_OPS_H_
+#define STERNA_KERNELS_OPS_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "base/status.h"
+#include "kernels/sampling.h"
+#include "kernels/tensor.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna {
+
+// x[t] = table[token_ids[t]].
+template <typename F>
+struct EmbedTokensParams {
+  std::span<const int32_t> token_ids;  // [T], each in [0, table.rows)
+  DenseMatrix table;                   // [vocabulary, D]
+  Mat<F> x;                            // out [T, D]
+};
+
+// y = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, arXiv:1910.07467).
+template <typename F>
+struct RmsNormParams {
+  Mat<const F> x;                 // [T, D]
+  std::span<const float> weight;  // [D]
+  F eps;
+  Mat<F> y;  // out [T, D]; may be x itself
+};
+
+// RmsNorm, then int8 quantisation; an empty `weight` quantises x as it is.
+template <typename F>
+struct RmsNormQuantizeParams {
+  Mat<const F> x;                 // [T, D]
+  std::span<const float> weight;  // [D] or empty
+  F eps;
+  QuantizedMat<F> out;  // [T, D]
+};
+
+// y = q . W^T / s * scale + bias: the products exact in int32, then acc * (scale / s) in this order;
+// with group scales the groups' values are added in index order.
+template <typename F>
+struct TernaryLinearParams {
+  QuantizedMat<F> q;           // [T, D]; group_size as the weights' when those are per group
+  const TernaryMatrix* w;      // [N, D]
+  std::span<const float> bias; // [N] or empty
+  bool accumulate = false;     // y += instead of y =: the residual add
+  Mat<F> y;                    // out [T, N]
+};
+
+// y = x . W^T, the output head.
+template <typename F>
+struct DenseLinearParams {
+  Mat<const F> x;  // [T, D]
+  DenseMatrix w;   // [N, D]
+  Mat<F> y;        // out [T, N]
+};
+
+// cos and sin of position * inv_freq, times `factor`, once a step for all layers.
+template <typename F>
+struct RotaryTableParams {
+  std::span<const int32_t> positions;  // [T]
+  std::span<const double> inv_freq;    // [hd / 2]
+  double factor = 1.0;                 // attention scaling of long-context rotary variants
+  Mat<F> cos;                          // out [T, hd / 2]
+  Mat<F> sin;                          // out [T, hd / 2]
+};
+
+// Optional per-head RMSNorm of q and k (Qwen3), rotation of q and k in pairs (i, i + hd/2)
+// (Su et al. 2021, arXiv:2104.09864, in Hugging Face's rotate-half order), then k and v written to
+// their slots.
+template <typename F>
+struct RopeAppendKvParams {
+  Mat<F> q;                       // [T, H*hd], in place
+  Mat<F> k;                       // [T, Hkv*hd], in place
+  Mat<const F> v;                 // [T, Hkv*hd]
+  Mat<const F> cos;               // [T, hd/2]
+  Mat<const F> sin;               // [T, hd/2]
+  std::span<const int32_t> slots; // [T]: where token t's k and v go
+  std::span<const float> q_norm;  // [hd] or empty
+  std::span<const float> k_norm;  // [hd] or empty
+  F norm_eps;
+  KvView<F> kv;  // out
+};
+
+// Causal attention of every token over its own sequence's cache, grouped heads: query head h reads
+// key/value head h / (H / Hkv). o = softmax(q . K^T * scale) . V over positions
+// max(0, p - window + 1) .. p, p the token's own position, whose K/V RopeAppendKv has written.
+template <typename F>
+struct PagedAttentionParams {
+  Mat<const F> q;                       // [T, H*hd]
+  KvView<F> kv;
+  std::span<const int32_t> positions;   // [T]
+  std::span<const int32_t> sequence;    // [T]: row of block_tables
+  Mat<const int32_t> block_tables;      // [sequences, most blocks]: physical block of each block
+  F scale;                              // 1 / sqrt(hd) for all models here
+  int32_t window = 0;                   // 0: no sliding window
+  Mat<F> o;                             // out [T, H*hd]
+};
+
+enum class Activation { kSilu, kReluSquared };
+
+// h = activation(gate) * up, optional RmsNorm with `sub_norm`, then int8 quantisation.
+template <typename F>
+struct GatedActivationQuantizeParams {
+  Mat<const F> gate;  // [T, FFN]
+  Mat<const F> up;    // [T, FFN]
+  Activation activation;
+  std::span<const float> sub_norm;  // [FFN] or empty
+  F eps;
+  QuantizedMat<F> out;  // [T, FFN]
+};
+
+// y[r] = x[rows[r]].
+template <typename F>
+struct GatherRowsParams {
+  Mat<const F> x;                 // [T, D]
+  std::span<const int32_t> rows;  // [R]
+  Mat<F> y;                       // out [R, D]
+};
+
+// One token per row of logits (kernels/sampling.h has the rules).
+template <typename F>
+struct SampleOpParams {
+  Mat<const F> logits;                   // [R, vocabulary]
+  std::span<const SampleParams> params;  // [R]
+  std::span<SampleResult> results;       // out [R]
+};
+
+template <typename F>
+class Ops {
+ public:
+  virtual ~Ops() = default;
+
+  // What runs: "reference/f64", "cpu/avx512_vnni", ... Shown to users.
+  virtual std::string Name() const = 0;
+
+  virtual void EmbedTokens(const EmbedTokensParams<F>& p) = 0;
+  virtual void RmsNorm(const RmsNormParams<F>& p) = 0;
+  virtual void RmsNormQuantize(const RmsNormQuantizeParams<F>& p) = 0;
+  virtual void TernaryLinear(const TernaryLinearParams<F>& p) = 0;
+  virtual void DenseLinear(const DenseLinearParams<F>& p) = 0;
+  virtual void RotaryTable(const RotaryTableParams<F>& p) = 0;
+  virtual void RopeAppendKv(const RopeAppendKvParams<F>& p) = 0;
+  virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;
+  virtual void GatedActivationQuantize(const GatedActivationQuantizeParams<F>& p) = 0;
+  virtual void GatherRows(const GatherRowsParams<F>& p) = 0;
+  virtual void Sample(const SampleOpParams<F>& p) = 0;
+
+  // Waits until everything asked for is done; the first failure since the last Finish, if any.
+  virtual Status Finish() = 0;
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_KERNELS_OPS_H_

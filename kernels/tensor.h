@@ -1,0 +1,69 @@
+// Views that the ops take: pointers with their shapes. They own nothing and are cheap to copy.
+#ifndef STERNA_KERNELS_TENSOR_H_
+#define STERNA_KERNELS_TENSOR_H_
+
+#include <cstdint>
+
+namespace sterna {
+
+// Row-major [rows, cols], rows contiguous.
+template <typename T>
+struct Mat {
+  T* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  T* row(int64_t r) const { return data + r * cols; }
+};
+
+// The element types a dense weight matrix can have.
+enum class DenseType { kF32, kBf16 };
+
+// Row-major [rows, cols] dense weights, e.g. the embedding table or the output head.
+struct DenseMatrix {
+  DenseType type = DenseType::kF32;
+  const void* data = nullptr;
+  int64_t rows = 0;
+  int64_t cols = 0;
+
+  int64_t bytes() const { return rows * cols * (type == DenseType::kF32 ? 4 : 2); }
+};
+
+// Activations quantised to int8 (BitNet b1.58, section 2): q = clamp(round_half_even(x * s)) with
+// s = 127 / max(absmax(x), 1e-5), one s per row, or per `group_size` columns of a row.
+template <typename F>
+struct QuantizedMat {
+  int8_t* q = nullptr;  // [rows, stride]; columns cols .. stride-1 are zero
+  int64_t stride = 0;   // cols rounded up to kTernaryBlockCols
+  F* scale = nullptr;   // [rows, num_groups]: s, the factor x was multiplied by
+  int32_t* sum = nullptr;  // [rows, num_groups]: sum of q over the group
+  int64_t rows = 0;
+  int64_t cols = 0;
+  int64_t group_size = 0;  // cols when one scale covers the row
+
+  int64_t num_groups() const { return (cols + group_size - 1) / group_size; }
+};
+
+// One layer of the paged K/V cache. A block holds kKvBlockTokens tokens:
+//   k, v: [num_blocks, num_kv_heads, kKvBlockTokens, head_dim]
+// A slot names one token's place: slot = block * kKvBlockTokens + offset in the block.
+inline constexpr int64_t kKvBlockTokens = 16;
+
+template <typename F>
+struct KvView {
+  F* k = nullptr;
+  F* v = nullptr;
+  int64_t num_blocks = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+
+  // Element offset of the vector of `head` at `slot`.
+  int64_t Offset(int64_t slot, int64_t head) const {
+    return ((slot / kKvBlockTokens * num_kv_heads + head) * kKvBlockTokens + slot % kKvBlockTokens) *
+           head_dim;
+  }
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_KERNELS_TENSOR_H_

@@ -1,0 +1,150 @@
+// THE in-memory layout of ternary weights: 2 bits a weight, blocks of 16 rows x 64 columns.
+//
+// A weight w in {-1, 0, +1} is stored as its code c = w + 1 in {0, 1, 2}; code 3 never occurs.
+// A block is 256 bytes: four 64-byte lines. Line j holds columns 16j .. 16j+15 of the block:
+//
+//            bit 7 6   5 4   3 2   1 0
+//   byte b = | i=3 | i=2 | i=1 | i=0 |      row = b / 4, column = 16*j + 4*i + b % 4
+//
+// so `(line >> 2*i) & 3` is a register of 64 codes in which each 32-bit lane holds four neighbouring
+// columns of one row: the unsigned operand of vpdpbusd against a broadcast of four int8
+// activations, and, stored, exactly four rows of an AMX B tile. Blocks are ordered by row block,
+// then by column block, so that a thread that owns a row block reads memory front to back.
+//
+// Rows and columns that pad the last block hold code 1 (weight 0).
+//
+// Thread contract: none of these types synchronise; const access from many threads is fine.
+#ifndef STERNA_KERNELS_TERNARY_FORMAT_H_
+#define STERNA_KERNELS_TERNARY_FORMAT_H_
+
+#include <cstdint>
+#include <cstring>
+#include <span>
+#include <utility>
+
+#include "base/aligned_buffer.h"
+#include "base/check.h"
+
+namespace sterna {
+
+inline constexpr int64_t kTernaryBlockRows = 16;
+inline constexpr int64_t kTernaryBlockCols = 64;
+inline constexpr int64_t kTernaryLineCols = 16;
+inline constexpr int64_t kTernaryLineBytes = 64;
+inline constexpr int64_t kTernaryBlockBytes = 256;
+inline constexpr uint8_t kTernaryCodeZero = 1;
+// Four codes of weight zero: what every byte of padding holds.
+inline constexpr uint8_t kTernaryPaddingByte = 0x55;
+
+static_assert(kTernaryBlockBytes == kTernaryBlockRows * kTernaryBlockCols * 2 / 8);
+static_assert(kTernaryBlockBytes == kTernaryBlockCols / kTernaryLineCols * kTernaryLineBytes);
+static_assert(kTernaryLineBytes == kCacheLineBytes);
+
+constexpr int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
+constexpr int64_t RoundUp(int64_t a, int64_t b) { return CeilDiv(a, b) * b; }
+
+// Bytes of a packed [rows, cols] matrix, padding included.
+constexpr int64_t TernaryPackedBytes(int64_t rows, int64_t cols) {
+  return CeilDiv(rows, kTernaryBlockRows) * CeilDiv(cols, kTernaryBlockCols) * kTernaryBlockBytes;
+}
+
+// Where the code of (row, col) is.
+struct TernaryCodePosition {
+  int64_t byte;  // offset in the packed bytes
+  int shift;     // of the 2-bit code within that byte: 0, 2, 4 or 6
+};
+
+constexpr TernaryCodePosition LocateTernaryCode(int64_t row, int64_t col, int64_t cols) {
+  const int64_t col_blocks = CeilDiv(cols, kTernaryBlockCols);
+  const int64_t block = row / kTernaryBlockRows * col_blocks + col / kTernaryBlockCols;
+  const int64_t r = row % kTernaryBlockRows;
+  const int64_t c = col % kTernaryBlockCols;
+  return {.byte = block * kTernaryBlockBytes + c / kTernaryLineCols * kTernaryLineBytes + r * 4 +
+                  c % 4,
+          .shift = static_cast<int>(c % kTernaryLineCols / 4 * 2)};
+}
+
+// What one scale covers.
+enum class ScaleGranularity {
+  kTensor,  // the matrix
+  kRow,     // one output row
+  kGroup,   // `group_size` neighbouring columns of one row
+};
+
+// A packed weight matrix W [rows = outputs, cols = inputs] and its scales. The scale multiplies:
+// W[n][k] = w[n][k] * scale. Move-only.
+class TernaryMatrix {
+ public:
+  TernaryMatrix() = default;
+  // All weights zero, one scale of 1 for the tensor.
+  TernaryMatrix(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {
+    STERNA_CHECK(rows > 0 && cols > 0);
+    packed_ = AlignedBuffer<uint8_t>(TernaryPackedBytes(rows, cols));
+    std::memset(packed_.data(), kTernaryPaddingByte, packed_.size());
+  }
+
+  int64_t rows() const { return rows_; }
+  int64_t cols() const { return cols_; }
+  int64_t row_blocks() const { return CeilDiv(rows_, kTernaryBlockRows); }
+  int64_t col_blocks() const { return CeilDiv(cols_, kTernaryBlockCols); }
+  const uint8_t* packed() const { return packed_.data(); }
+  int64_t packed_bytes() const { return static_cast<int64_t>(packed_.size()); }
+
+  // The weight at (row, col): -1, 0 or +1.
+  int8_t At(int64_t row, int64_t col) const {
+    const TernaryCodePosition p = LocateTernaryCode(row, col, cols_);
+    return static_cast<int8_t>(((packed_[p.byte] >> p.shift) & 3) - 1);
+  }
+  void Set(int64_t row, int64_t col, int8_t weight) {
+    const TernaryCodePosition p = LocateTernaryCode(row, col, cols_);
+    const int code = weight + 1;
+    packed_[p.byte] =
+        static_cast<uint8_t>((packed_[p.byte] & ~(3 << p.shift)) | (code << p.shift));
+  }
+  // Writes one whole row, `weights` [cols] in {-1, 0, +1}.
+  void SetRow(int64_t row, std::span<const int8_t> weights) {
+    STERNA_CHECK(static_cast<int64_t>(weights.size()) == cols_);
+    for (int64_t col = 0; col < cols_; ++col) Set(row, col, weights[col]);
+  }
+
+  ScaleGranularity granularity() const { return granularity_; }
+  // Columns per scale: cols() unless the granularity is kGroup.
+  int64_t group_size() const { return group_size_ == 0 ? cols_ : group_size_; }
+  int64_t num_groups() const { return CeilDiv(cols_, group_size()); }
+  // Kept in double, because the float64 oracle compares against exact inverses of stored scales.
+  double tensor_scale() const { return tensor_scale_; }
+  // [rows] for kRow, [rows][num_groups()] for kGroup, empty for kTensor.
+  std::span<const float> scales() const { return scales_.span(); }
+
+  void SetTensorScale(double scale) {
+    granularity_ = ScaleGranularity::kTensor;
+    tensor_scale_ = scale;
+  }
+  // `scales` [rows].
+  void SetRowScales(AlignedBuffer<float> scales) {
+    STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_);
+    granularity_ = ScaleGranularity::kRow;
+    scales_ = std::move(scales);
+  }
+  // `scales` [rows][ceil(cols / group_size)]; a group is a whole number of column blocks.
+  void SetGroupScales(AlignedBuffer<float> scales, int64_t group_size) {
+    STERNA_CHECK(group_size > 0 && group_size % kTernaryBlockCols == 0);
+    STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_ * CeilDiv(cols_, group_size));
+    granularity_ = ScaleGranularity::kGroup;
+    group_size_ = group_size;
+    scales_ = std::move(scales);
+  }
+
+ private:
+  int64_t rows_ = 0;
+  int64_t cols_ = 0;
+  AlignedBuffer<uint8_t> packed_;
+  ScaleGranularity granularity_ = ScaleGranularity::kTensor;
+  int64_t group_size_ = 0;
+  double tensor_scale_ = 1.0;
+  AlignedBuffer<float> scales_;
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_KERNELS_TERNARY_FORMAT_H_
