@@ -1,0 +1,65 @@
+// What a checkpoint's config.json says of a model, checked and in the engine's terms.
+// Plain data; immutable once loaded.
+#ifndef STERNA_ENGINE_MODEL_CONFIG_H_
+#define STERNA_ENGINE_MODEL_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "kernels/ops.h"
+
+namespace sterna {
+
+// How a checkpoint stores its ternary weights (docs/formats.md).
+enum class CheckpointFamily {
+  kBitNetPacked,  // A: U8 packed, weight_scale multiplies (autobitlinear, offline)
+  kBitNetLatent,  // A': BF16 latent weights, quantised at load (autobitlinear, online)
+  kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
+};
+
+// "A", "A'", "B": how docs and messages call them.
+std::string_view FamilyName(CheckpointFamily family);
+
+enum class RopeScaling { kNone, kLinear, kLlama3 };
+
+struct RopeConfig {
+  double theta = 10000.0;
+  RopeScaling scaling = RopeScaling::kNone;
+  double factor = 1.0;  // kLinear, kLlama3
+  double low_freq_factor = 1.0;   // kLlama3
+  double high_freq_factor = 4.0;  // kLlama3
+  int64_t original_max_positions = 0;  // kLlama3
+
+  // Radians per position of each rotated pair, [head_dim / 2].
+  std::vector<double> InverseFrequencies(int64_t head_dim) const;
+};
+
+struct ModelConfig {
+  CheckpointFamily family = CheckpointFamily::kBitLinear;
+  std::string model_type;  // as config.json says: "bitnet", "llama"
+  int64_t hidden_size = 0;
+  int64_t ffn_size = 0;
+  int64_t num_layers = 0;
+  int64_t num_heads = 0;
+  int64_t num_kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t vocab_size = 0;
+  int64_t max_positions = 0;  // tokens of prompt and output together
+  double rms_norm_eps = 1e-5;
+  Activation activation = Activation::kSilu;
+  RopeConfig rope;
+  bool tie_embeddings = false;
+  bool linear_rms_norm = false;  // `use_rms_norm`: every ternary linear has its own input norm
+  // Generation ends on these: the union of config, generation config and tokenizer config.
+  std::vector<int32_t> eos_token_ids;
+};
+
+// Reads config.json (and generation_config.json, tokenizer_config.json where present for the stop
+// tokens). Errors name the file, the field, its value and what would be right.
+StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir);
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_MODEL_CONFIG_H_

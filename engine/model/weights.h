@@ -1,0 +1,63 @@
+// All weights of one model in memory, in the form the ops take. Move-only; immutable once loaded.
+#ifndef STERNA_ENGINE_MODEL_WEIGHTS_H_
+#define STERNA_ENGINE_MODEL_WEIGHTS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/mapped_file.h"
+#include "engine/model/config.h"
+#include "kernels/tensor.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna {
+
+struct TernaryLinearWeights {
+  TernaryMatrix w;             // [outputs, inputs]
+  std::vector<float> bias;     // [outputs] or empty
+  std::vector<float> in_norm;  // [inputs] or empty: `use_rms_norm` checkpoints
+};
+
+struct LayerWeights {
+  std::vector<float> input_norm;           // [hidden]
+  TernaryLinearWeights q, k, v, o;
+  std::vector<float> attn_sub_norm;        // [heads * head_dim] or empty
+  std::vector<float> post_attention_norm;  // [hidden]
+  TernaryLinearWeights gate, up, down;
+  std::vector<float> ffn_sub_norm;         // [ffn] or empty
+};
+
+struct ModelWeights {
+  DenseMatrix embedding;          // [vocab, hidden]
+  std::vector<LayerWeights> layers;
+  std::vector<float> final_norm;  // [hidden]
+  DenseMatrix head;               // [vocab, hidden]; the embedding itself when tied
+
+  // What the dense matrices point into.
+  std::vector<MappedFile> mapped_files;
+  std::vector<AlignedBuffer<uint8_t>> buffers;
+
+  int64_t ternary_bytes() const;  // packed ternary weights with their scales
+  int64_t dense_bytes() const;    // embedding and head, once when tied
+};
+
+struct Checkpoint {
+  ModelConfig config;
+  ModelWeights weights;
+};
+
+// Loads a Hugging Face directory of families A, A' or B: config.json and model.safetensors or the
+// shards that model.safetensors.index.json names, memory-mapped. Every tensor the config implies must
+// be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided from
+// the tensors present; config and tensors that disagree are refused with both named. Errors: NotFound,
+// InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir);
+
+// Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
+// shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says.
+ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms);
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_MODEL_WEIGHTS_H_
