@@ -1,0 +1,54 @@
+// The K/V memory of all layers and its layout; knows nothing of sequences.
+//
+// Per layer, K and V each are [num_blocks, num_kv_heads, kKvBlockTokens, head_dim] (kernels/tensor.h):
+// one block of one head is contiguous, which is what attention streams through.
+// Thread contract: the engine thread alone.
+#ifndef STERNA_ENGINE_CACHE_KV_CACHE_H_
+#define STERNA_ENGINE_CACHE_KV_CACHE_H_
+
+#include <cstdint>
+#include <utility>
+
+#include "base/aligned_buffer.h"
+#include "engine/model/config.h"
+#include "kernels/tensor.h"
+
+namespace sterna {
+
+template <typename F>
+class KvCache {
+ public:
+  KvCache(const ModelConfig& config, int64_t num_blocks)
+      : num_blocks_(num_blocks),
+        num_kv_heads_(config.num_kv_heads),
+        head_dim_(config.head_dim),
+        elements_per_half_(num_blocks * config.num_kv_heads * kKvBlockTokens * config.head_dim),
+        memory_(config.num_layers * 2 * elements_per_half_) {}
+
+  int64_t num_blocks() const { return num_blocks_; }
+  KvView<F> Layer(int64_t layer) {
+    F* k = memory_.data() + layer * 2 * elements_per_half_;
+    return {.k = k,
+            .v = k + elements_per_half_,
+            .num_blocks = num_blocks_,
+            .num_kv_heads = num_kv_heads_,
+            .head_dim = head_dim_};
+  }
+
+  // Bytes that one block takes over all layers.
+  static int64_t BytesPerBlock(const ModelConfig& config) {
+    return config.num_layers * 2 * config.num_kv_heads * kKvBlockTokens * config.head_dim *
+           static_cast<int64_t>(sizeof(F));
+  }
+
+ private:
+  int64_t num_blocks_;
+  int64_t num_kv_heads_;
+  int64_t head_dim_;
+  int64_t elements_per_half_;
+  AlignedBuffer<F> memory_;
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_CACHE_KV_CACHE_H_

@@ -1,0 +1,99 @@
+// One forward pass of a decoder-only ternary transformer over a StepBatch, through Ops.
+//
+// The same code runs on every device and, with F = double and the reference ops, is the oracle that
+// is compared with Transformers. It knows tokens, positions and cache slots; not requests.
+// Sources: Llama (Touvron et al. 2023, arXiv:2302.13971) with BitLinear (Ma et al. 2024,
+// arXiv:2402.17764); BitNet b1.58 2B4T (arXiv:2504.12285) for sub-norms and squared ReLU.
+// Lifetime: config, weights and ops must outlive the model. Thread contract: the engine thread alone.
+#ifndef STERNA_ENGINE_MODEL_MODEL_H_
+#define STERNA_ENGINE_MODEL_MODEL_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "base/aligned_buffer.h"
+#include "base/status.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/energy/energy_ledger.h"
+#include "engine/model/config.h"
+#include "engine/model/weights.h"
+#include "engine/schedule/step_batch.h"
+#include "kernels/ops.h"
+
+namespace sterna {
+
+template <typename F>
+class Model {
+ public:
+  // Work buffers are sized for steps of up to `max_step_tokens` tokens with up to `max_logit_rows`
+  // rows of logits.
+  Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
+        int64_t max_step_tokens, int64_t max_logit_rows);
+
+  // Appends the batch's K and V to `cache` and computes the logits of its logit_rows.
+  // Returns [R, vocab_size], valid until the next Forward.
+  StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache);
+
+  const ModelConfig& config() const { return *config_; }
+  Ops<F>& ops() { return *ops_; }
+  int64_t max_step_tokens() const { return max_step_tokens_; }
+  int64_t max_logit_rows() const { return max_logit_rows_; }
+  // Bytes of the work buffers.
+  int64_t workspace_bytes() const;
+  EnergyCostModel energy_costs() const;
+
+ private:
+  // A matrix whose first rows are used by a step of fewer tokens than it has room for.
+  struct Workspace {
+    AlignedBuffer<F> data;
+    int64_t cols = 0;
+    Workspace(int64_t rows, int64_t cols) : data(rows * cols), cols(cols) {}
+    Mat<F> Rows(int64_t rows) { return {data.data(), rows, cols}; }
+  };
+  // The same for quantised activations.
+  struct QuantizedWorkspace {
+    AlignedBuffer<int8_t> q;
+    AlignedBuffer<F> scale;
+    AlignedBuffer<int32_t> sum;
+    int64_t cols = 0;
+    QuantizedWorkspace(int64_t rows, int64_t cols);
+    QuantizedMat<F> Rows(int64_t rows, int64_t width, int64_t group_size);
+  };
+
+  // One transformer layer: x_ += attention(x_), then x_ += mlp(x_).
+  void Layer(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
+  void Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
+  void FeedForward(const LayerWeights& layer, int64_t num_tokens);
+  // y = BitLinear(input) with the input quantised in `q`, or re-quantised through the linear's own
+  // norm where the checkpoint has one.
+  void Linear(const TernaryLinearWeights& linear, Mat<const F> input, QuantizedMat<F> q, Mat<F> y,
+              bool accumulate = false);
+
+  const ModelConfig* config_;
+  const ModelWeights* weights_;
+  Ops<F>* ops_;
+  int64_t max_step_tokens_;
+  int64_t max_logit_rows_;
+  std::vector<double> inv_freq_;
+
+  Workspace x_;       // [T, D]: the residual stream
+  Workspace normed_;  // [T, D]
+  Workspace q_;       // [T, H*hd]
+  Workspace k_;       // [T, Hkv*hd]
+  Workspace v_;       // [T, Hkv*hd]
+  Workspace attention_;  // [T, H*hd]
+  Workspace gate_;    // [T, FFN]
+  Workspace up_;      // [T, FFN]
+  Workspace cos_;     // [T, hd/2]
+  Workspace sin_;     // [T, hd/2]
+  QuantizedWorkspace quantized_;  // [T, max(D, H*hd, FFN)]
+  Workspace last_;    // [R, D]
+  Workspace logits_;  // [R, vocab]
+};
+
+extern template class Model<float>;
+extern template class Model<double>;
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_MODEL_MODEL_H_

@@ -1,0 +1,63 @@
+// Everything a command needs to run a model: loads a checkpoint directory and owns its tokenizer,
+// template, weights, device, meter and engine, in the right order of construction and destruction.
+#ifndef STERNA_ENGINE_RUNTIME_H_
+#define STERNA_ENGINE_RUNTIME_H_
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "base/clock.h"
+#include "base/status.h"
+#include "engine/engine.h"
+#include "engine/model/model.h"
+#include "engine/model/weights.h"
+#include "engine/text/chat_template.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/devices.h"
+
+namespace sterna {
+
+struct RuntimeOptions {
+  std::string model_dir;
+  CpuOptions cpu;
+  EnergyMeterOptions energy;
+  EngineOptions engine;          // num_kv_blocks 0: as many as kv_cache_mib holds
+  int64_t kv_cache_mib = 1024;
+};
+
+// What GetModel, /v1/models and `inspect` tell of the model.
+struct ModelInfo {
+  std::string family;          // "A", "A'", "B"
+  std::string architecture;    // config.json's model_type
+  std::string device;          // Ops::Name()
+  int64_t parameters = 0;      // ternary and dense together
+  int64_t ternary_bytes = 0;
+  int64_t dense_bytes = 0;
+  int64_t kv_cache_bytes = 0;
+  int64_t num_kv_blocks = 0;
+  int64_t max_context_tokens = 0;
+  int64_t vocab_size = 0;
+  int64_t load_ns = 0;         // wall time from start to ready
+};
+
+class Runtime {
+ public:
+  virtual ~Runtime() = default;
+  // `listener` (may be null) and `clock` must outlive the runtime. Errors name file and field.
+  static StatusOr<std::unique_ptr<Runtime>> Create(const RuntimeOptions& options,
+                                                   StatsListener* listener, const Clock* clock);
+
+  virtual Engine& engine() = 0;
+  virtual const Tokenizer& tokenizer() const = 0;
+  // Null when the checkpoint has no chat template.
+  virtual const ChatTemplate* chat_template() const = 0;
+  virtual const ModelConfig& config() const = 0;
+  virtual const ModelInfo& info() const = 0;
+  virtual const EnergyMeter& energy_meter() const = 0;
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_RUNTIME_H_
