@@ -14,7 +14,7 @@
 #endif
 #define STERNA_GUARDED_BY(mutex) STERNA_ANNOTATE_(guarded_by(mutex))
 #define STERNA_REQUIRES(mutex) STERNA_ANNOTATE_(requires_capability(mutex))
-#define STERNA_EXCLUDES(mutex) STERNA_ANNOTATE_(locks_excluded(mutex))
+#define STERNA_EXCLUDES(...) STERNA_ANNOTATE_(locks_excluded(__VA_ARGS__))
 
 namespace sterna {
 

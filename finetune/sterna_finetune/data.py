@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import sentencepiece as spm
+from transformers import PreTrainedTokenizerBase
 
 END_OF_STORY = "<|endoftext|>"
 
@@ -20,12 +20,11 @@ def read_stories(path: Path) -> list[str]:
     return [piece.strip("\n") for piece in pieces if piece.strip()]
 
 
-def encode_stories(stories: list[str], processor: spm.SentencePieceProcessor) -> list[np.ndarray]:
-    """`BOS tokens EOS` of each story, uint16 (so the vocabulary is at most 65,536)."""
-    if processor.vocab_size() > 1 << 16:
-        raise ValueError(f"vocabulary of {processor.vocab_size()} does not fit 16 bits")
-    encoded = processor.encode(stories, add_bos=True, add_eos=True)
-    return [np.array(ids, dtype=np.uint16) for ids in encoded]
+def encode_stories(stories: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
+    """`BOS tokens EOS` of each story, int32."""
+    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    encoded = tokenizer(stories, add_special_tokens=False)["input_ids"]
+    return [np.array([bos, *ids, eos], dtype=np.int32) for ids in encoded]
 
 
 class PackedBatches:
@@ -44,7 +43,7 @@ class PackedBatches:
         if self.batches_per_epoch == 0:
             raise ValueError(f"{num_tokens} tokens are fewer than one batch")
         self._epoch = -1
-        self._stream = np.empty(0, dtype=np.uint16)
+        self._stream = np.empty(0, dtype=np.int32)
 
     def batch(self, index: int) -> np.ndarray:
         epoch, position = divmod(index, self.batches_per_epoch)
