@@ -25,7 +25,8 @@ class AlignedBuffer {
   // `size` elements, all zero.
   explicit AlignedBuffer(size_t size) : size_(size) {
     if (size == 0) return;
-    const size_t bytes = (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
+    const size_t bytes =
+        (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
     data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLineBytes, bytes)));
     STERNA_CHECK(data_ != nullptr);
     std::memset(static_cast<void*>(data_.get()), 0, bytes);

@@ -15,10 +15,10 @@ namespace sterna::internal {
 
 }  // namespace sterna::internal
 
-#define STERNA_CHECK(condition)                                             \
-  do {                                                                      \
-    if (!(condition)) [[unlikely]]                                          \
-      ::sterna::internal::CheckFailed(__FILE__, __LINE__, #condition);      \
+#define STERNA_CHECK(condition)                                        \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]]                                     \
+      ::sterna::internal::CheckFailed(__FILE__, __LINE__, #condition); \
   } while (false)
 
 #endif  // STERNA_BASE_CHECK_H_

@@ -18,10 +18,10 @@ using absl::StatusOr;
 #define STERNA_CONCAT_(a, b) STERNA_CONCAT_INNER_(a, b)
 
 // Returns the status of `expr` from the enclosing function unless it is OK.
-#define STERNA_RETURN_IF_ERROR(expr)                        \
-  do {                                                      \
-    ::absl::Status sterna_status_ = (expr);                 \
-    if (!sterna_status_.ok()) return sterna_status_;        \
+#define STERNA_RETURN_IF_ERROR(expr)                 \
+  do {                                               \
+    ::absl::Status sterna_status_ = (expr);          \
+    if (!sterna_status_.ok()) return sterna_status_; \
   } while (false)
 
 // Evaluates `expr` (a StatusOr); returns its status on error, else moves the value into `lhs`.

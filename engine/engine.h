@@ -1,5 +1,5 @@
-// A model being served: takes requests from any number of threads and runs them all, batched, on one
-// thread of its own.
+// A model being served: takes requests from any number of threads and runs them all, batched, on
+// one thread of its own.
 //
 // The engine thread owns all sequence, block and cache state, so that state has no locks; requests
 // cross one queue to it and tokens come back through TokenStreams.
@@ -23,13 +23,13 @@
 namespace sterna {
 
 struct EngineOptions {
-  int64_t max_step_tokens = 512;    // token budget of one step, prompt and output together
-  int64_t max_chunk_tokens = 512;   // most prompt tokens of one sequence in one step
-  int64_t max_sequences = 64;       // running at once
-  int64_t max_queue = 256;          // waiting at once; more are refused
-  int64_t num_kv_blocks = 0;        // of kKvBlockTokens tokens each; >= 1
-  int64_t max_context_tokens = 0;   // prompt + output of one request; 0: the model's own limit
-  bool check_integrity = false;     // CheckIntegrity after every step, not only when idle (tests)
+  int64_t max_step_tokens = 512;   // token budget of one step, prompt and output together
+  int64_t max_chunk_tokens = 512;  // most prompt tokens of one sequence in one step
+  int64_t max_sequences = 64;      // running at once
+  int64_t max_queue = 256;         // waiting at once; more are refused
+  int64_t num_kv_blocks = 0;       // of kKvBlockTokens tokens each; >= 1
+  int64_t max_context_tokens = 0;  // prompt + output of one request; 0: the model's own limit
+  bool check_integrity = false;    // CheckIntegrity after every step, not only when idle (tests)
 };
 
 class Engine {

@@ -24,8 +24,8 @@ constexpr std::array<LabelRow, 7> kLabels = {{
     {ErrorLabel::kInternal, "internal", absl::StatusCode::kInternal},
 }};
 
-constexpr std::string_view kLabelPayload = "sterna/label";
-constexpr std::string_view kParamPayload = "sterna/param";
+constexpr char kLabelPayload[] = "sterna/label";
+constexpr char kParamPayload[] = "sterna/param";
 
 const LabelRow& Row(ErrorLabel label) { return kLabels[static_cast<size_t>(label)]; }
 
@@ -34,16 +34,16 @@ const LabelRow& Row(ErrorLabel label) { return kLabels[static_cast<size_t>(label
 std::string_view ErrorLabelName(ErrorLabel label) { return Row(label).name; }
 
 Status MakeError(ErrorLabel label, std::string_view message, std::string_view param) {
-  Status status(Row(label).code, message);
-  status.SetPayload(kLabelPayload, absl::Cord(Row(label).name));
-  if (!param.empty()) status.SetPayload(kParamPayload, absl::Cord(param));
+  Status status(Row(label).code, std::string(message));
+  status.SetPayload(kLabelPayload, absl::Cord(std::string(Row(label).name)));
+  if (!param.empty()) status.SetPayload(kParamPayload, absl::Cord(std::string(param)));
   return status;
 }
 
 ErrorLabel ErrorLabelOf(const Status& status) {
   if (const auto payload = status.GetPayload(kLabelPayload)) {
     for (const LabelRow& row : kLabels) {
-      if (*payload == row.name) return row.label;
+      if (*payload == std::string(row.name)) return row.label;
     }
   }
   for (const LabelRow& row : kLabels) {

@@ -23,23 +23,23 @@ struct RuntimeOptions {
   std::string model_dir;
   CpuOptions cpu;
   EnergyMeterOptions energy;
-  EngineOptions engine;          // num_kv_blocks 0: as many as kv_cache_mib holds
+  EngineOptions engine;  // num_kv_blocks 0: as many as kv_cache_mib holds
   int64_t kv_cache_mib = 1024;
 };
 
 // What GetModel, /v1/models and `inspect` tell of the model.
 struct ModelInfo {
-  std::string family;          // "A", "A'", "B"
-  std::string architecture;    // config.json's model_type
-  std::string device;          // Ops::Name()
-  int64_t parameters = 0;      // ternary and dense together
+  std::string family;        // "A", "A'", "B"
+  std::string architecture;  // config.json's model_type
+  std::string device;        // Ops::Name()
+  int64_t parameters = 0;    // ternary and dense together
   int64_t ternary_bytes = 0;
   int64_t dense_bytes = 0;
   int64_t kv_cache_bytes = 0;
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;
   int64_t vocab_size = 0;
-  int64_t load_ns = 0;         // wall time from start to ready
+  int64_t load_ns = 0;  // wall time from start to ready
 };
 
 class Runtime {

@@ -14,17 +14,17 @@ namespace sterna {
 
 // After every step, and about once a second while idle (then with zero tokens).
 struct StepStats {
-  int64_t duration_ns = 0;       // of this step's forward pass and sampling
-  int64_t running = 0;           // sequences with KV blocks
-  int64_t waiting = 0;           // accepted, not running (preempted ones included)
-  int64_t prompt_tokens = 0;     // prompt tokens computed in this step, each prompt token counted once
-  int64_t recomputed_tokens = 0; // computed again after a preemption
-  int64_t output_tokens = 0;     // tokens generated in this step
-  int64_t preemptions = 0;       // in this step
+  int64_t duration_ns = 0;    // of this step's forward pass and sampling
+  int64_t running = 0;        // sequences with KV blocks
+  int64_t waiting = 0;        // accepted, not running (preempted ones included)
+  int64_t prompt_tokens = 0;  // prompt tokens computed in this step, each prompt token counted once
+  int64_t recomputed_tokens = 0;  // computed again after a preemption
+  int64_t output_tokens = 0;      // tokens generated in this step
+  int64_t preemptions = 0;        // in this step
   int64_t kv_blocks_used = 0;
   int64_t kv_blocks_total = 0;
-  std::vector<int64_t> queue_ns;        // of requests first scheduled in this step: wait since arrival
-  std::vector<int64_t> ttft_ns;         // of requests whose first token came: since arrival
+  std::vector<int64_t> queue_ns;  // of requests first scheduled in this step: wait since arrival
+  std::vector<int64_t> ttft_ns;   // of requests whose first token came: since arrival
   std::vector<int64_t> inter_token_ns;  // of every further token: since the one before it
   EnergyTotals energy;                  // since start
 };

@@ -2,8 +2,8 @@
 // they are taken, so that a slow reader never holds up the engine (max_tokens bounds its size), and
 // cancellation in the other direction.
 //
-// Lifetime: shared by the engine and one reader. Every accepted request's stream ends in exactly one
-// Completion. Thread contract: all methods may be called from any thread; one reader at a time.
+// Lifetime: shared by the engine and one reader. Every accepted request's stream ends in exactly
+// one Completion. Thread contract: all methods may be called from any thread; one reader at a time.
 #ifndef STERNA_ENGINE_TOKEN_STREAM_H_
 #define STERNA_ENGINE_TOKEN_STREAM_H_
 
@@ -49,9 +49,9 @@ struct Completion {
   Usage usage;
 };
 
-// Everything that came since the last Take. `text` lags `tokens` while it may be part of a character
-// or of a stop string; the last update brings the rest. A token that ended generation is counted in
-// usage and in `tokens`, but its text is not in `text`.
+// Everything that came since the last Take. `text` lags `tokens` while it may be part of a
+// character or of a stop string; the last update brings the rest. A token that ended generation is
+// counted in usage and in `tokens`, but its text is not in `text`.
 struct StreamUpdate {
   std::vector<OutputToken> tokens;
   std::string text;
@@ -64,16 +64,16 @@ class TokenStream {
  public:
   // Reader.
 
-  // `on_ready` runs (on the engine thread, so it must only hand over) whenever the stream turns from
-  // empty to non-empty, and at once if it is non-empty now. Replaces the previous one; it is not
-  // running any more when this returns. Do not call from within `on_ready`.
+  // `on_ready` runs (on the engine thread, so it must only hand over) whenever the stream turns
+  // from empty to non-empty, and at once if it is non-empty now. Replaces the previous one; it is
+  // not running any more when this returns. Do not call from within `on_ready`.
   void SetReadyCallback(std::function<void()> on_ready) STERNA_EXCLUDES(callback_mutex_, mutex_);
   // Takes everything there is; empty() when there is nothing.
   StreamUpdate Take() STERNA_EXCLUDES(mutex_);
   // Blocks until there is something, then takes it. For tests and the command line.
   StreamUpdate WaitAndTake() STERNA_EXCLUDES(mutex_);
-  // Asks the engine to end the request; its Completion (kCancelled unless it finished before) follows
-  // within a step. Harmless at any time, any number of times.
+  // Asks the engine to end the request; its Completion (kCancelled unless it finished before)
+  // follows within a step. Harmless at any time, any number of times.
   void Cancel();
 
   // Engine.
@@ -91,7 +91,8 @@ class TokenStream {
   CondVar ready_;
   StreamUpdate pending_ STERNA_GUARDED_BY(mutex_);
   bool ended_ STERNA_GUARDED_BY(mutex_) = false;
-  // Held while the callback runs, so that SetReadyCallback can promise that the old one has returned.
+  // Held while the callback runs, so that SetReadyCallback can promise that the old one has
+  // returned.
   Mutex callback_mutex_;
   std::function<void()> on_ready_ STERNA_GUARDED_BY(callback_mutex_);
 };

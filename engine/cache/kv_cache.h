@@ -1,7 +1,7 @@
 // The K/V memory of all layers and its layout; knows nothing of sequences.
 //
-// Per layer, K and V each are [num_blocks, num_kv_heads, kKvBlockTokens, head_dim] (kernels/tensor.h):
-// one block of one head is contiguous, which is what attention streams through.
+// Per layer, K and V each are [num_blocks, num_kv_heads, kKvBlockTokens, head_dim]
+// (kernels/tensor.h): one block of one head is contiguous, which is what attention streams through.
 // Thread contract: the engine thread alone.
 #ifndef STERNA_ENGINE_CACHE_KV_CACHE_H_
 #define STERNA_ENGINE_CACHE_KV_CACHE_H_

@@ -1,0 +1,42 @@
+#include "engine/schedule/sequence.h"
+
+#include <algorithm>
+
+#include "base/check.h"
+
+namespace sterna {
+
+Sequence::Sequence(std::vector<int32_t> prompt, int32_t priority, uint64_t order, BlockPool* pool)
+    : tokens_(std::move(prompt)),
+      num_prompt_tokens_(static_cast<int64_t>(tokens_.size())),
+      priority_(priority),
+      order_(order),
+      blocks_(pool) {
+  STERNA_CHECK(!tokens_.empty());
+}
+
+void Sequence::Start() {
+  STERNA_CHECK(state_ == SequenceState::kWaiting);
+  state_ = SequenceState::kRunning;
+}
+
+void Sequence::Preempt() {
+  STERNA_CHECK(state_ == SequenceState::kRunning);
+  state_ = SequenceState::kWaiting;
+  blocks_.Clear();
+  num_computed_ = 0;
+}
+
+void Sequence::Finish() {
+  STERNA_CHECK(state_ != SequenceState::kFinished);
+  state_ = SequenceState::kFinished;
+  blocks_.Clear();
+}
+
+void Sequence::Advance(int64_t num_tokens) {
+  STERNA_CHECK(state_ == SequenceState::kRunning && num_tokens <= num_to_compute());
+  num_computed_ += num_tokens;
+  high_water_ = std::max(high_water_, num_computed_);
+}
+
+}  // namespace sterna

@@ -1,0 +1,63 @@
+// Progress of one request: the tokens known, how many of them are computed, and the blocks that
+// hold their K and V. There is no prefill and no decode state: a step lets `num_computed` catch up
+// with `tokens`, which covers prompt chunks, decoding and recomputation after preemption alike.
+// Thread contract: the engine thread alone.
+#ifndef STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
+#define STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "engine/cache/block_table.h"
+
+namespace sterna {
+
+enum class SequenceState {
+  kWaiting,   // new or preempted: owns no blocks
+  kRunning,   // owns blocks for every known token
+  kFinished,  // owns no blocks and never will again
+};
+
+class Sequence {
+ public:
+  // `order` is unique and rises with arrival: the tie-breaker of every scheduling decision.
+  Sequence(std::vector<int32_t> prompt, int32_t priority, uint64_t order, BlockPool* pool);
+  virtual ~Sequence() = default;
+
+  SequenceState state() const { return state_; }
+  int32_t priority() const { return priority_; }
+  uint64_t order() const { return order_; }
+  const std::vector<int32_t>& tokens() const { return tokens_; }
+  int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
+  int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens_; }
+  int64_t num_tokens() const { return static_cast<int64_t>(tokens_.size()); }
+  int64_t num_computed() const { return num_computed_; }
+  int64_t num_to_compute() const { return num_tokens() - num_computed_; }
+  // Most tokens that were ever computed: recomputation is what lies below it.
+  int64_t high_water() const { return high_water_; }
+  BlockTable& blocks() { return blocks_; }
+  const BlockTable& blocks() const { return blocks_; }
+
+  // Transitions; each CHECK-fails from a state it does not start in.
+  void Start();    // waiting -> running; blocks are reserved
+  void Preempt();  // running -> waiting; gives its blocks back, everything is to be computed again
+  void Finish();   // waiting or running -> finished; gives its blocks back
+
+  // `num_tokens` more are computed.
+  void Advance(int64_t num_tokens);
+  void AppendToken(int32_t token) { tokens_.push_back(token); }
+
+ private:
+  std::vector<int32_t> tokens_;  // prompt, then output
+  int64_t num_prompt_tokens_;
+  int32_t priority_;
+  uint64_t order_;
+  int64_t num_computed_ = 0;
+  int64_t high_water_ = 0;
+  SequenceState state_ = SequenceState::kWaiting;
+  BlockTable blocks_;
+};
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
