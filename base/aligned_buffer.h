@@ -3,12 +3,15 @@
 #ifndef STERNA_BASE_ALIGNED_BUFFER_H_
 #define STERNA_BASE_ALIGNED_BUFFER_H_
 
+#include <sys/mman.h>
+
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
 #include <memory>
 #include <span>
 #include <type_traits>
+#include <utility>
 
 #include "base/check.h"
 
@@ -27,9 +30,27 @@ class AlignedBuffer {
     if (size == 0) return;
     const size_t bytes =
         (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
-    data_.reset(static_cast<T*>(std::aligned_alloc(kCacheLineBytes, bytes)));
-    STERNA_CHECK(data_ != nullptr);
-    std::memset(static_cast<void*>(data_.get()), 0, bytes);
+    if (bytes >= kMapFromBytes) {
+      void* mapped =
+          mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      STERNA_CHECK(mapped != MAP_FAILED);
+      // Weights and K/V are streamed through: fewer TLB misses. Only a hint, so may fail.
+      madvise(mapped, bytes, MADV_HUGEPAGE);
+      data_ = Owner(static_cast<T*>(mapped), Free{bytes});
+      return;
+    }
+    void* allocated = std::aligned_alloc(kCacheLineBytes, bytes);
+    STERNA_CHECK(allocated != nullptr);
+    std::memset(allocated, 0, bytes);
+    data_ = Owner(static_cast<T*>(allocated), Free{0});
+  }
+
+  AlignedBuffer(AlignedBuffer&& other) noexcept
+      : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  AlignedBuffer& operator=(AlignedBuffer&& other) noexcept {
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
   }
 
   T* data() { return data_.get(); }
@@ -43,10 +64,23 @@ class AlignedBuffer {
   std::span<const T> span() const { return {data(), size_}; }
 
  private:
+  // Large buffers are mapped: zero without being touched, so a KV cache that is sized for the worst
+  // case costs memory only where it is used.
+  static constexpr size_t kMapFromBytes = size_t{2} << 20;
+
   struct Free {
-    void operator()(T* p) const { std::free(p); }
+    size_t mapped_bytes = 0;  // 0: from aligned_alloc
+    void operator()(T* p) const {
+      if (mapped_bytes > 0) {
+        munmap(p, mapped_bytes);
+      } else {
+        std::free(p);
+      }
+    }
   };
-  std::unique_ptr<T[], Free> data_;
+  using Owner = std::unique_ptr<T[], Free>;
+
+  Owner data_;
   size_t size_ = 0;
 };
 

@@ -11,9 +11,8 @@
 // Determinism: a row of any output depends on that row's inputs alone, never on T, on the other
 // rows or on the number of threads, and is the same bits every time on one device and build.
 //
-// Errors: shapes are the caller's duty (STERNA_CHECK). Ops may run asynchronously; a device's failure
-// is reported by Finish.
-// Thread contract: one caller at a time.
+// Errors: shapes are the caller's duty (STERNA_CHECK). Ops may run asynchronously; a device's
+// failure is reported by Finish. Thread contract: one caller at a time.
 #ifndef STERNA_KERNELS_OPS_H_
 #define STERNA_KERNELS_OPS_H_
 
@@ -54,15 +53,15 @@ struct RmsNormQuantizeParams {
   QuantizedMat<F> out;  // [T, D]
 };
 
-// y = q . W^T / s * scale + bias: the products exact in int32, then acc * (scale / s) in this order;
-// with group scales the groups' values are added in index order.
+// y = q . W^T / s * scale + bias: the products exact in int32, then acc * (scale / s) in this
+// order; with group scales the groups' values are added in index order.
 template <typename F>
 struct TernaryLinearParams {
-  QuantizedMat<F> q;           // [T, D]; group_size as the weights' when those are per group
-  const TernaryMatrix* w;      // [N, D]
-  std::span<const float> bias; // [N] or empty
-  bool accumulate = false;     // y += instead of y =: the residual add
-  Mat<F> y;                    // out [T, N]
+  QuantizedMat<F> q;            // [T, D]; group_size as the weights' when those are per group
+  const TernaryMatrix* w;       // [N, D]
+  std::span<const float> bias;  // [N] or empty
+  bool accumulate = false;      // y += instead of y =: the residual add
+  Mat<F> y;                     // out [T, N]
 };
 
 // y = x . W^T, the output head.
@@ -88,14 +87,14 @@ struct RotaryTableParams {
 // their slots.
 template <typename F>
 struct RopeAppendKvParams {
-  Mat<F> q;                       // [T, H*hd], in place
-  Mat<F> k;                       // [T, Hkv*hd], in place
-  Mat<const F> v;                 // [T, Hkv*hd]
-  Mat<const F> cos;               // [T, hd/2]
-  Mat<const F> sin;               // [T, hd/2]
-  std::span<const int32_t> slots; // [T]: where token t's k and v go
-  std::span<const float> q_norm;  // [hd] or empty
-  std::span<const float> k_norm;  // [hd] or empty
+  Mat<F> q;                            // [T, H*hd], in place
+  Mat<F> k;                            // [T, Hkv*hd], in place
+  Mat<const F> v;                      // [T, Hkv*hd]
+  Mat<const F> cos;                    // [T, hd/2]
+  Mat<const F> sin;                    // [T, hd/2]
+  std::span<const int32_t> slots;      // [T]: where token t's k and v go
+  std::span<const float> q_norm = {};  // [hd] or empty
+  std::span<const float> k_norm = {};  // [hd] or empty
   F norm_eps;
   KvView<F> kv;  // out
 };
@@ -105,14 +104,14 @@ struct RopeAppendKvParams {
 // max(0, p - window + 1) .. p, p the token's own position, whose K/V RopeAppendKv has written.
 template <typename F>
 struct PagedAttentionParams {
-  Mat<const F> q;                       // [T, H*hd]
+  Mat<const F> q;  // [T, H*hd]
   KvView<F> kv;
-  std::span<const int32_t> positions;   // [T]
-  std::span<const int32_t> sequence;    // [T]: row of block_tables
-  Mat<const int32_t> block_tables;      // [sequences, most blocks]: physical block of each block
-  F scale;                              // 1 / sqrt(hd) for all models here
-  int32_t window = 0;                   // 0: no sliding window
-  Mat<F> o;                             // out [T, H*hd]
+  std::span<const int32_t> positions;  // [T]
+  std::span<const int32_t> sequence;   // [T]: row of block_tables
+  Mat<const int32_t> block_tables;     // [sequences, most blocks]: physical block of each block
+  F scale;                             // 1 / sqrt(hd) for all models here
+  int32_t window = 0;                  // 0: no sliding window
+  Mat<F> o;                            // out [T, H*hd]
 };
 
 enum class Activation { kSilu, kReluSquared };

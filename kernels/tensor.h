@@ -16,6 +16,11 @@ struct Mat {
   T* row(int64_t r) const { return data + r * cols; }
 };
 
+template <typename T>
+Mat<const T> AsConst(Mat<T> m) {
+  return {m.data, m.rows, m.cols};
+}
+
 // The element types a dense weight matrix can have.
 enum class DenseType { kF32, kBf16 };
 
@@ -33,9 +38,9 @@ struct DenseMatrix {
 // s = 127 / max(absmax(x), 1e-5), one s per row, or per `group_size` columns of a row.
 template <typename F>
 struct QuantizedMat {
-  int8_t* q = nullptr;  // [rows, stride]; columns cols .. stride-1 are zero
-  int64_t stride = 0;   // cols rounded up to kTernaryBlockCols
-  F* scale = nullptr;   // [rows, num_groups]: s, the factor x was multiplied by
+  int8_t* q = nullptr;     // [rows, stride]; columns cols .. stride-1 are zero
+  int64_t stride = 0;      // cols rounded up to kTernaryBlockCols
+  F* scale = nullptr;      // [rows, num_groups]: s, the factor x was multiplied by
   int32_t* sum = nullptr;  // [rows, num_groups]: sum of q over the group
   int64_t rows = 0;
   int64_t cols = 0;
@@ -59,7 +64,8 @@ struct KvView {
 
   // Element offset of the vector of `head` at `slot`.
   int64_t Offset(int64_t slot, int64_t head) const {
-    return ((slot / kKvBlockTokens * num_kv_heads + head) * kKvBlockTokens + slot % kKvBlockTokens) *
+    return ((slot / kKvBlockTokens * num_kv_heads + head) * kKvBlockTokens +
+            slot % kKvBlockTokens) *
            head_dim;
   }
 };

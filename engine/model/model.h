@@ -4,11 +4,14 @@
 // is compared with Transformers. It knows tokens, positions and cache slots; not requests.
 // Sources: Llama (Touvron et al. 2023, arXiv:2302.13971) with BitLinear (Ma et al. 2024,
 // arXiv:2402.17764); BitNet b1.58 2B4T (arXiv:2504.12285) for sub-norms and squared ReLU.
-// Lifetime: config, weights and ops must outlive the model. Thread contract: the engine thread alone.
+// Lifetime: config, weights and ops must outlive the model. Thread contract: the engine thread
+// alone.
 #ifndef STERNA_ENGINE_MODEL_MODEL_H_
 #define STERNA_ENGINE_MODEL_MODEL_H_
 
 #include <cstdint>
+#include <initializer_list>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -55,18 +58,23 @@ class Model {
     AlignedBuffer<int8_t> q;
     AlignedBuffer<F> scale;
     AlignedBuffer<int32_t> sum;
-    int64_t cols = 0;
     QuantizedWorkspace(int64_t rows, int64_t cols);
-    QuantizedMat<F> Rows(int64_t rows, int64_t width, int64_t group_size);
+    QuantizedMat<F> Rows(int64_t rows, int64_t cols);
+  };
+  struct LinearOutput {
+    const TernaryLinearWeights* linear;
+    Mat<F> y;
   };
 
-  // One transformer layer: x_ += attention(x_), then x_ += mlp(x_).
-  void Layer(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
+  F eps() const { return static_cast<F>(config_->rms_norm_eps); }
+
+  // x_ += o_proj(attention(q, k, v of norm(x_)))
   void Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
-  void FeedForward(const LayerWeights& layer, int64_t num_tokens);
-  // y = BitLinear(input) with the input quantised in `q`, or re-quantised through the linear's own
-  // norm where the checkpoint has one.
-  void Linear(const TernaryLinearWeights& linear, Mat<const F> input, QuantizedMat<F> q, Mat<F> y,
+  // x_ += down(activation(gate) * up of norm(x_))
+  void FeedForward(const LayerWeights& layer, int64_t tokens);
+  // y = linear(norm(x_)) for linears that share their input.
+  void NormedLinears(std::span<const float> norm, std::initializer_list<LinearOutput> linears);
+  void Linear(const TernaryLinearWeights& linear, const QuantizedMat<F>& q, Mat<F> y,
               bool accumulate = false);
 
   const ModelConfig* config_;
@@ -76,19 +84,19 @@ class Model {
   int64_t max_logit_rows_;
   std::vector<double> inv_freq_;
 
-  Workspace x_;       // [T, D]: the residual stream
-  Workspace normed_;  // [T, D]
-  Workspace q_;       // [T, H*hd]
-  Workspace k_;       // [T, Hkv*hd]
-  Workspace v_;       // [T, Hkv*hd]
-  Workspace attention_;  // [T, H*hd]
-  Workspace gate_;    // [T, FFN]
-  Workspace up_;      // [T, FFN]
-  Workspace cos_;     // [T, hd/2]
-  Workspace sin_;     // [T, hd/2]
+  Workspace x_;                   // [T, D]: the residual stream
+  Workspace normed_;              // [T, D]
+  Workspace q_;                   // [T, H*hd]
+  Workspace k_;                   // [T, Hkv*hd]
+  Workspace v_;                   // [T, Hkv*hd]
+  Workspace attention_;           // [T, H*hd]
+  Workspace gate_;                // [T, FFN]
+  Workspace up_;                  // [T, FFN]
+  Workspace cos_;                 // [T, hd/2]
+  Workspace sin_;                 // [T, hd/2]
   QuantizedWorkspace quantized_;  // [T, max(D, H*hd, FFN)]
-  Workspace last_;    // [R, D]
-  Workspace logits_;  // [R, vocab]
+  Workspace last_;                // [R, D]
+  Workspace logits_;              // [R, vocab]
 };
 
 extern template class Model<float>;

@@ -38,6 +38,7 @@ struct ModelWeights {
   std::vector<MappedFile> mapped_files;
   std::vector<AlignedBuffer<uint8_t>> buffers;
 
+  int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
   int64_t ternary_bytes() const;  // packed ternary weights with their scales
   int64_t dense_bytes() const;    // embedding and head, once when tied
 };

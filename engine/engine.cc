@@ -1,0 +1,441 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <deque>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "base/logging.h"
+#include "base/mutex.h"
+#include "engine/cache/block_pool.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/energy/energy_ledger.h"
+#include "engine/generation.h"
+#include "engine/schedule/scheduler.h"
+
+namespace sterna {
+namespace {
+
+// While idle the meter runs on; metrics should not show it a minute late.
+constexpr std::chrono::seconds kIdleHeartbeat(1);
+
+Status CheckOptions(const EngineOptions& o) {
+  const auto at_least_one = [](int64_t value, std::string_view name) {
+    if (value >= 1) return absl::OkStatus();
+    return absl::InvalidArgumentError(
+        absl::StrCat(std::string(name), " is ", value, "; it must be at least 1"));
+  };
+  STERNA_RETURN_IF_ERROR(at_least_one(o.max_step_tokens, "max_step_tokens"));
+  STERNA_RETURN_IF_ERROR(at_least_one(o.max_chunk_tokens, "max_chunk_tokens"));
+  STERNA_RETURN_IF_ERROR(at_least_one(o.max_sequences, "max_sequences"));
+  STERNA_RETURN_IF_ERROR(at_least_one(o.max_queue, "max_queue"));
+  return at_least_one(o.num_kv_blocks, "num_kv_blocks");
+}
+
+struct Arrival {
+  Request request;
+  std::shared_ptr<TokenStream> stream;
+  int64_t arrival_ns;
+};
+
+// What other threads tell the engine thread. Shared with the cancel callbacks of all streams, which
+// may outlive the engine.
+struct Inbox {
+  // One look into the inbox: cancellations cover every arrival taken with them or before.
+  struct Contents {
+    std::deque<Arrival> arrivals;
+    bool check_cancelled;
+    bool cancel_all;
+    bool stop;
+  };
+
+  Mutex mutex;
+  CondVar wake;  // the engine thread waits on it
+  CondVar idle;  // WaitUntilIdle waits on it
+  std::deque<Arrival> arrivals STERNA_GUARDED_BY(mutex);
+  // Accepted and never scheduled yet: what max_queue bounds.
+  int64_t num_queued STERNA_GUARDED_BY(mutex) = 0;
+  // Accepted and not ended.
+  int64_t num_active STERNA_GUARDED_BY(mutex) = 0;
+  bool accepting STERNA_GUARDED_BY(mutex) = true;
+  bool healthy STERNA_GUARDED_BY(mutex) = true;
+  bool stop STERNA_GUARDED_BY(mutex) = false;
+  bool cancel_all STERNA_GUARDED_BY(mutex) = false;
+  bool check_cancelled STERNA_GUARDED_BY(mutex) = false;
+
+  Contents Take() STERNA_REQUIRES(mutex) {
+    return {.arrivals = std::exchange(arrivals, {}),
+            .check_cancelled = std::exchange(check_cancelled, false),
+            .cancel_all = std::exchange(cancel_all, false),
+            .stop = stop};
+  }
+};
+
+class EngineImpl final : public Engine {
+ public:
+  EngineImpl(const EngineOptions& options, Model<float>* model, const Tokenizer* tokenizer,
+             EnergyMeter* meter, StatsListener* listener, const Clock* clock)
+      : options_(options),
+        model_(model),
+        tokenizer_(tokenizer),
+        meter_(meter),
+        listener_(listener),
+        clock_(clock),
+        pool_(options.num_kv_blocks),
+        cache_(model->config(), options.num_kv_blocks),
+        scheduler_({.max_step_tokens = options.max_step_tokens,
+                    .max_chunk_tokens = options.max_chunk_tokens,
+                    .max_sequences = options.max_sequences},
+                   &pool_),
+        ledger_(meter, clock, model->energy_costs()),
+        max_context_tokens_(MaxContext(options, model->config())),
+        thread_([this] { Main(); }) {}
+
+  ~EngineImpl() override {
+    {
+      MutexLock lock(inbox_->mutex);
+      inbox_->accepting = false;
+      inbox_->stop = true;
+    }
+    inbox_->wake.NotifyAll();
+    thread_.join();
+  }
+
+  StatusOr<std::shared_ptr<TokenStream>> Submit(Request request) override;
+  void StopAccepting() override {
+    MutexLock lock(inbox_->mutex);
+    inbox_->accepting = false;
+  }
+  bool WaitUntilIdle(std::chrono::nanoseconds timeout) override;
+  void CancelAll() override;
+  int64_t max_context_tokens() const override { return max_context_tokens_; }
+  bool healthy() const override {
+    MutexLock lock(inbox_->mutex);
+    return inbox_->healthy;
+  }
+
+ private:
+  static int64_t MaxContext(const EngineOptions& options, const ModelConfig& config) {
+    int64_t limit = std::min(config.max_positions, options.num_kv_blocks * kKvBlockTokens);
+    if (options.max_context_tokens > 0) limit = std::min(limit, options.max_context_tokens);
+    return limit;
+  }
+
+  Status CheckFits(const Request& request) const;
+  void Refused(const Status& status) {
+    if (listener_ != nullptr) listener_->OnRefused(ErrorLabelOf(status));
+  }
+
+  // The engine thread.
+  void Main();
+  // Blocks only when there is nothing to run.
+  Inbox::Contents WaitForWork();
+  void Add(std::deque<Arrival> arrivals);
+  void EndCancelled(bool all);
+  void Step();
+  Status RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled);
+  void CommitStep(const StepPlan& plan, const std::vector<Generation*>& sampled, StepStats& stats);
+  void Finish(Generation* generation, Completion completion);
+  void FailEverything(const Status& status);
+  void Report(StepStats stats);
+  void CheckIntegrityNow() const;
+
+  const EngineOptions options_;
+  Model<float>* const model_;
+  const Tokenizer* const tokenizer_;
+  EnergyMeter* const meter_;
+  StatsListener* const listener_;
+  const Clock* const clock_;
+
+  // Engine thread only.
+  BlockPool pool_;
+  KvCache<float> cache_;
+  Scheduler scheduler_;
+  EnergyLedger ledger_;
+  absl::flat_hash_map<const Sequence*, std::unique_ptr<Generation>> generations_;
+  uint64_t next_order_ = 0;
+  bool was_idle_ = true;
+  std::vector<SampleParams> sample_params_;
+  std::vector<SampleResult> sample_results_;
+
+  const int64_t max_context_tokens_;
+
+  const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
+  std::thread thread_;  // last: it uses everything above
+};
+
+Status EngineImpl::CheckFits(const Request& request) const {
+  if (request.prompt.empty()) {
+    return MakeError(ErrorLabel::kInvalidRequest, "the prompt has no tokens; it needs at least one",
+                     "prompt");
+  }
+  const int64_t vocab = model_->config().vocab_size;
+  for (const int32_t token : request.prompt) {
+    if (token < 0 || token >= vocab) {
+      return MakeError(
+          ErrorLabel::kInvalidRequest,
+          absl::StrCat("prompt token ", token, " is not in the vocabulary of 0 to ", vocab - 1),
+          "prompt");
+    }
+  }
+  if (request.stop.max_tokens < 1) {
+    return MakeError(
+        ErrorLabel::kInvalidRequest,
+        absl::StrCat("max_tokens is ", request.stop.max_tokens, "; it must be at least 1"),
+        "max_tokens");
+  }
+  const auto prompt = static_cast<int64_t>(request.prompt.size());
+  if (prompt + request.stop.max_tokens > max_context_tokens_) {
+    return MakeError(
+        ErrorLabel::kContextLengthExceeded,
+        absl::StrCat("the prompt's ", prompt, " tokens and max_tokens ", request.stop.max_tokens,
+                     " are ", prompt + request.stop.max_tokens, " together; at most ",
+                     max_context_tokens_, " fit"),
+        prompt >= max_context_tokens_ ? "prompt" : "max_tokens");
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(Request request) {
+  Status status = CheckFits(request);
+  auto stream = std::make_shared<TokenStream>();
+  if (status.ok()) {
+    stream->SetCancelCallback([inbox = inbox_] {
+      MutexLock lock(inbox->mutex);
+      inbox->check_cancelled = true;
+      inbox->wake.NotifyAll();
+    });
+    MutexLock lock(inbox_->mutex);
+    if (!inbox_->healthy) {
+      status = MakeError(ErrorLabel::kInternal, "the engine has stopped after a device failure");
+    } else if (!inbox_->accepting) {
+      status = MakeError(ErrorLabel::kDraining, "the server is shutting down");
+    } else if (inbox_->num_queued >= options_.max_queue) {
+      status = MakeError(ErrorLabel::kQueueFull,
+                         absl::StrCat("the queue is full with ", inbox_->num_queued,
+                                      " waiting requests; try again later"));
+    } else {
+      ++inbox_->num_queued;
+      ++inbox_->num_active;
+      inbox_->arrivals.push_back({std::move(request), stream, clock_->NowNs()});
+      inbox_->wake.NotifyAll();
+    }
+  }
+  if (!status.ok()) {
+    Refused(status);
+    return status;
+  }
+  return stream;
+}
+
+bool EngineImpl::WaitUntilIdle(std::chrono::nanoseconds timeout) {
+  // Real time, whatever clock_ says: this waits for a thread, not for a schedule.
+  const auto end = std::chrono::steady_clock::now() + timeout;
+  MutexLock lock(inbox_->mutex);
+  while (inbox_->num_active > 0) {
+    const auto left = end - std::chrono::steady_clock::now();
+    if (left <= std::chrono::nanoseconds(0)) return false;
+    inbox_->idle.WaitFor(inbox_->mutex, left);
+  }
+  return true;
+}
+
+void EngineImpl::CancelAll() {
+  MutexLock lock(inbox_->mutex);
+  inbox_->cancel_all = true;
+  inbox_->wake.NotifyAll();
+}
+
+void EngineImpl::Main() {
+  while (true) {
+    Inbox::Contents contents = WaitForWork();
+    if (contents.stop) contents.cancel_all = true;
+    Add(std::move(contents.arrivals));
+    if (contents.check_cancelled || contents.cancel_all) EndCancelled(contents.cancel_all);
+    if (contents.stop) return;
+    if (!generations_.empty()) Step();
+  }
+}
+
+Inbox::Contents EngineImpl::WaitForWork() {
+  MutexLock lock(inbox_->mutex);
+  while (generations_.empty() && inbox_->arrivals.empty() && !inbox_->stop) {
+    if (inbox_->wake.WaitFor(inbox_->mutex, kIdleHeartbeat)) continue;
+    inbox_->mutex.Unlock();
+    CheckIntegrityNow();
+    ledger_.Settle();
+    Report({});
+    inbox_->mutex.Lock();
+  }
+  return inbox_->Take();
+}
+
+void EngineImpl::Add(std::deque<Arrival> arrivals) {
+  for (Arrival& arrival : arrivals) {
+    auto generation = std::make_unique<Generation>(
+        std::move(arrival.request), std::move(arrival.stream), arrival.arrival_ns, next_order_++,
+        &pool_, tokenizer_, model_->config().eos_token_ids);
+    scheduler_.Add(generation.get());
+    const Sequence* key = generation.get();
+    generations_.emplace(key, std::move(generation));
+  }
+}
+
+void EngineImpl::EndCancelled(bool all) {
+  std::vector<Generation*> ended;
+  for (const auto& [key, generation] : generations_) {
+    if (all || generation->stream().cancelled()) ended.push_back(generation.get());
+  }
+  for (Generation* generation : ended) {
+    Finish(generation, {.reason = FinishReason::kCancelled,
+                        .error = MakeError(ErrorLabel::kCancelled, "the request was cancelled")});
+  }
+  // Gauges show the blocks that came back even if no step follows.
+  if (!ended.empty()) Report({});
+}
+
+void EngineImpl::Step() {
+  const int64_t start_ns = clock_->NowNs();
+  ledger_.BeginStep(was_idle_);
+  const StepPlan plan = scheduler_.Plan();
+  // Plan is never empty while sequences exist: the first in order always fits (scheduler.h).
+  STERNA_CHECK(!plan.work.empty());
+  const StepBatch batch = BuildStepBatch(plan);
+
+  std::vector<Generation*> sampled;
+  std::vector<StepWork> work;
+  for (const ScheduledSequence& w : plan.work) {
+    auto* generation = static_cast<Generation*>(w.sequence);
+    work.push_back(generation->WorkOf(w.num_tokens));
+    if (w.num_tokens == w.sequence->num_to_compute()) sampled.push_back(generation);
+  }
+  const Status status = RunForward(batch, sampled);
+  std::vector<int64_t> shares(work.size());
+  ledger_.EndStep(work, shares);
+  if (!status.ok()) {
+    FailEverything(status);
+    return;
+  }
+  for (size_t i = 0; i < work.size(); ++i) {
+    static_cast<Generation*>(plan.work[i].sequence)->AddEnergy(shares[i]);
+  }
+
+  StepStats stats;
+  stats.duration_ns = clock_->NowNs() - start_ns;
+  stats.preemptions = static_cast<int64_t>(plan.preempted.size());
+  CommitStep(plan, sampled, stats);
+  if (options_.check_integrity) CheckIntegrityNow();
+  Report(std::move(stats));
+}
+
+Status EngineImpl::RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled) {
+  STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits, model_->Forward(batch, cache_));
+  if (sampled.empty()) return absl::OkStatus();
+  sample_params_.clear();
+  for (Generation* generation : sampled) sample_params_.push_back(generation->NextSample());
+  sample_results_.assign(sampled.size(), SampleResult());
+  model_->ops().Sample(
+      {.logits = logits, .params = sample_params_, .results = std::span(sample_results_)});
+  return model_->ops().Finish();
+}
+
+void EngineImpl::CommitStep(const StepPlan& plan, const std::vector<Generation*>& sampled,
+                            StepStats& stats) {
+  const int64_t now_ns = clock_->NowNs();
+  for (Sequence* sequence : plan.admitted) {
+    auto* generation = static_cast<Generation*>(sequence);
+    if (generation->MarkScheduled()) {
+      stats.queue_ns.push_back(now_ns - stats.duration_ns - generation->arrival_ns());
+      MutexLock lock(inbox_->mutex);
+      --inbox_->num_queued;
+    }
+  }
+  for (const ScheduledSequence& w : plan.work) {
+    auto* generation = static_cast<Generation*>(w.sequence);
+    const StepTokens counts = generation->CountTokens(w.num_tokens);
+    stats.prompt_tokens += counts.prompt;
+    stats.recomputed_tokens += counts.recomputed;
+    w.sequence->Advance(w.num_tokens);
+  }
+  for (size_t i = 0; i < sampled.size(); ++i) {
+    Generation* generation = sampled[i];
+    ++stats.output_tokens;
+    const int64_t since_ns = generation->MarkToken(now_ns);
+    (generation->num_output_tokens() == 0 ? stats.ttft_ns : stats.inter_token_ns)
+        .push_back(since_ns);
+    if (std::optional<Completion> end = generation->Accept(std::move(sample_results_[i]))) {
+      Finish(generation, *std::move(end));
+    }
+  }
+}
+
+void EngineImpl::Finish(Generation* generation, Completion completion) {
+  const bool was_queued = generation->MarkScheduled();
+  generation->Finish();
+  scheduler_.Remove(generation);
+  completion.usage = generation->UsageSoFar(meter_->method());
+  if (listener_ != nullptr) {
+    listener_->OnFinish({.reason = completion.reason,
+                         .error = ErrorLabelOf(completion.error),
+                         .usage = completion.usage,
+                         .e2e_ns = clock_->NowNs() - generation->arrival_ns()});
+  }
+  generation->PushEnd(std::move(completion));
+  generations_.erase(generation);
+  MutexLock lock(inbox_->mutex);
+  if (was_queued) --inbox_->num_queued;
+  if (--inbox_->num_active == 0) inbox_->idle.NotifyAll();
+}
+
+void EngineImpl::FailEverything(const Status& status) {
+  STERNA_LOG(kError, "the device failed, no request can be served any more: ", status.ToString());
+  {
+    MutexLock lock(inbox_->mutex);
+    inbox_->healthy = false;
+  }
+  while (!generations_.empty()) {
+    Finish(generations_.begin()->second.get(),
+           {.reason = FinishReason::kFailed,
+            .error = MakeError(ErrorLabel::kInternal, std::string(status.message()))});
+  }
+}
+
+void EngineImpl::Report(StepStats stats) {
+  was_idle_ = generations_.empty();
+  if (listener_ == nullptr) return;
+  stats.running = scheduler_.num_running();
+  stats.waiting = scheduler_.num_waiting();
+  stats.kv_blocks_used = pool_.num_used();
+  stats.kv_blocks_total = pool_.num_blocks();
+  stats.energy = ledger_.totals();
+  listener_->OnStep(stats);
+}
+
+void EngineImpl::CheckIntegrityNow() const {
+  const Status status = scheduler_.CheckIntegrity();
+  if (status.ok()) return;
+  STERNA_LOG(kError, "KV block accounting is broken: ", status.ToString());
+  STERNA_CHECK(status.ok());
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, Model<float>* model,
+                                                 const Tokenizer* tokenizer, EnergyMeter* meter,
+                                                 StatsListener* listener, const Clock* clock) {
+  STERNA_RETURN_IF_ERROR(CheckOptions(options));
+  if (options.max_step_tokens > model->max_step_tokens() ||
+      options.max_sequences > model->max_logit_rows()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("the model's buffers hold ", model->max_step_tokens(), " tokens and ",
+                     model->max_logit_rows(), " rows of logits; the options ask for ",
+                     options.max_step_tokens, " and ", options.max_sequences));
+  }
+  return std::make_unique<EngineImpl>(options, model, tokenizer, meter, listener, clock);
+}
+
+}  // namespace sterna

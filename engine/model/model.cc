@@ -1,0 +1,200 @@
+#include "engine/model/model.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "base/check.h"
+
+namespace sterna {
+namespace {
+
+// The norm in front of an inner linear: the block's sub-norm (BitNet), else the linear's own.
+struct InnerNorm {
+  std::span<const float> weight;
+  double eps;
+};
+
+InnerNorm InnerNormOf(const ModelConfig& config, const std::vector<float>& sub_norm,
+                      const TernaryLinearWeights& linear) {
+  if (!sub_norm.empty()) return {sub_norm, config.rms_norm_eps};
+  return {linear.in_norm, config.linear_rms_norm_eps};
+}
+
+}  // namespace
+
+template <typename F>
+Model<F>::QuantizedWorkspace::QuantizedWorkspace(int64_t rows, int64_t cols)
+    : q(rows * RoundUp(cols, kTernaryBlockCols)), scale(rows), sum(rows) {}
+
+template <typename F>
+QuantizedMat<F> Model<F>::QuantizedWorkspace::Rows(int64_t rows, int64_t cols) {
+  return {.q = q.data(),
+          .stride = RoundUp(cols, kTernaryBlockCols),
+          .scale = scale.data(),
+          .sum = sum.data(),
+          .rows = rows,
+          .cols = cols,
+          .group_size = cols};
+}
+
+template <typename F>
+Model<F>::Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
+                int64_t max_step_tokens, int64_t max_logit_rows)
+    : config_(config),
+      weights_(weights),
+      ops_(ops),
+      max_step_tokens_(max_step_tokens),
+      max_logit_rows_(max_logit_rows),
+      inv_freq_(config->rope.InverseFrequencies(config->head_dim)),
+      x_(max_step_tokens, config->hidden_size),
+      normed_(max_step_tokens, config->hidden_size),
+      q_(max_step_tokens, config->num_heads * config->head_dim),
+      k_(max_step_tokens, config->num_kv_heads * config->head_dim),
+      v_(max_step_tokens, config->num_kv_heads * config->head_dim),
+      attention_(max_step_tokens, config->num_heads * config->head_dim),
+      gate_(max_step_tokens, config->ffn_size),
+      up_(max_step_tokens, config->ffn_size),
+      cos_(max_step_tokens, config->head_dim / 2),
+      sin_(max_step_tokens, config->head_dim / 2),
+      quantized_(max_step_tokens, std::max({config->hidden_size, config->ffn_size,
+                                            config->num_heads * config->head_dim})),
+      last_(max_logit_rows, config->hidden_size),
+      logits_(max_logit_rows, config->vocab_size) {}
+
+template <typename F>
+StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache) {
+  const int64_t tokens = batch.num_tokens();
+  const int64_t rows = batch.num_logits();
+  STERNA_CHECK(tokens >= 1 && tokens <= max_step_tokens_ && rows <= max_logit_rows_);
+
+  const Mat<F> x = x_.Rows(tokens);
+  ops_->EmbedTokens({.token_ids = batch.token_ids, .table = weights_->embedding, .x = x});
+  ops_->RotaryTable({.positions = batch.positions,
+                     .inv_freq = inv_freq_,
+                     .cos = cos_.Rows(tokens),
+                     .sin = sin_.Rows(tokens)});
+  for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
+    Attention(weights_->layers[layer], batch, cache.Layer(layer));
+    FeedForward(weights_->layers[layer], tokens);
+  }
+
+  const Mat<F> logits = logits_.Rows(rows);
+  if (rows > 0) {
+    const Mat<F> last = last_.Rows(rows);
+    ops_->GatherRows({.x = AsConst(x), .rows = batch.logit_rows, .y = last});
+    ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
+    ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
+  }
+  STERNA_RETURN_IF_ERROR(ops_->Finish());
+  return AsConst(logits);
+}
+
+template <typename F>
+void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv) {
+  const int64_t tokens = batch.num_tokens();
+  const Mat<F> q = q_.Rows(tokens);
+  const Mat<F> k = k_.Rows(tokens);
+  const Mat<F> v = v_.Rows(tokens);
+  const Mat<F> attention = attention_.Rows(tokens);
+  NormedLinears(layer.input_norm, {{&layer.q, q}, {&layer.k, k}, {&layer.v, v}});
+  ops_->RopeAppendKv({.q = q,
+                      .k = k,
+                      .v = AsConst(v),
+                      .cos = AsConst(cos_.Rows(tokens)),
+                      .sin = AsConst(sin_.Rows(tokens)),
+                      .slots = batch.slots,
+                      .norm_eps = eps(),
+                      .kv = kv});
+  ops_->PagedAttention(
+      {.q = AsConst(q),
+       .kv = kv,
+       .positions = batch.positions,
+       .sequence = batch.sequence,
+       .block_tables = {batch.block_tables.data(), batch.num_sequences, batch.max_blocks},
+       .scale = F(1) / std::sqrt(static_cast<F>(config_->head_dim)),
+       .o = attention});
+  const InnerNorm norm = InnerNormOf(*config_, layer.attn_sub_norm, layer.o);
+  const QuantizedMat<F> quantized = quantized_.Rows(tokens, attention.cols);
+  ops_->RmsNormQuantize({.x = AsConst(attention),
+                         .weight = norm.weight,
+                         .eps = static_cast<F>(norm.eps),
+                         .out = quantized});
+  Linear(layer.o, quantized, x_.Rows(tokens), /*accumulate=*/true);
+}
+
+template <typename F>
+void Model<F>::FeedForward(const LayerWeights& layer, int64_t tokens) {
+  const Mat<F> gate = gate_.Rows(tokens);
+  const Mat<F> up = up_.Rows(tokens);
+  NormedLinears(layer.post_attention_norm, {{&layer.gate, gate}, {&layer.up, up}});
+  const InnerNorm norm = InnerNormOf(*config_, layer.ffn_sub_norm, layer.down);
+  const QuantizedMat<F> quantized = quantized_.Rows(tokens, gate.cols);
+  ops_->GatedActivationQuantize({.gate = AsConst(gate),
+                                 .up = AsConst(up),
+                                 .activation = config_->activation,
+                                 .sub_norm = norm.weight,
+                                 .eps = static_cast<F>(norm.eps),
+                                 .out = quantized});
+  Linear(layer.down, quantized, x_.Rows(tokens), /*accumulate=*/true);
+}
+
+template <typename F>
+void Model<F>::NormedLinears(std::span<const float> norm,
+                             std::initializer_list<LinearOutput> linears) {
+  const int64_t tokens = linears.begin()->y.rows;
+  const Mat<const F> x = AsConst(x_.Rows(tokens));
+  const QuantizedMat<F> quantized = quantized_.Rows(tokens, x.cols);
+  if (!config_->linear_rms_norm) {
+    ops_->RmsNormQuantize({.x = x, .weight = norm, .eps = eps(), .out = quantized});
+    for (const auto& [linear, y] : linears) Linear(*linear, quantized, y);
+    return;
+  }
+  const Mat<F> normed = normed_.Rows(tokens);
+  ops_->RmsNorm({.x = x, .weight = norm, .eps = eps(), .y = normed});
+  for (const auto& [linear, y] : linears) {
+    ops_->RmsNormQuantize({.x = AsConst(normed),
+                           .weight = linear->in_norm,
+                           .eps = static_cast<F>(config_->linear_rms_norm_eps),
+                           .out = quantized});
+    Linear(*linear, quantized, y);
+  }
+}
+
+template <typename F>
+void Model<F>::Linear(const TernaryLinearWeights& linear, const QuantizedMat<F>& q, Mat<F> y,
+                      bool accumulate) {
+  ops_->TernaryLinear(
+      {.q = q, .w = &linear.w, .bias = linear.bias, .accumulate = accumulate, .y = y});
+}
+
+template <typename F>
+int64_t Model<F>::workspace_bytes() const {
+  int64_t bytes = 0;
+  for (const Workspace* w :
+       {&x_, &normed_, &q_, &k_, &v_, &attention_, &gate_, &up_, &cos_, &sin_, &last_, &logits_}) {
+    bytes += static_cast<int64_t>(w->data.size_bytes());
+  }
+  return bytes + static_cast<int64_t>(quantized_.q.size_bytes() + quantized_.scale.size_bytes() +
+                                      quantized_.sum.size_bytes());
+}
+
+template <typename F>
+EnergyCostModel Model<F>::energy_costs() const {
+  const double head_elements = static_cast<double>(weights_->head.rows * weights_->head.cols);
+  double ternary_elements = 0;
+  for (const LayerWeights& layer : weights_->layers) {
+    for (const auto* linear :
+         {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+      ternary_elements += static_cast<double>(linear->w.rows() * linear->w.cols());
+    }
+  }
+  return {.weight_bytes = static_cast<double>(weights_->ternary_bytes() + weights_->head.bytes()),
+          .macs_per_token = ternary_elements + head_elements,
+          .kv_bytes_per_context_token =
+              static_cast<double>(KvCache<F>::BytesPerBlock(*config_)) / kKvBlockTokens};
+}
+
+template class Model<float>;
+template class Model<double>;
+
+}  // namespace sterna

@@ -1,0 +1,131 @@
+#include "engine/runtime.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "base/logging.h"
+#include "engine/cache/block_table.h"
+#include "engine/cache/kv_cache.h"
+
+namespace sterna {
+namespace {
+
+class RuntimeImpl final : public Runtime {
+ public:
+  // Members are built in the order of their dependencies and destroyed in reverse: the engine,
+  // which uses everything else, goes first.
+  RuntimeImpl(Checkpoint checkpoint, std::unique_ptr<Tokenizer> tokenizer,
+              std::optional<ChatTemplate> chat_template, std::unique_ptr<Ops<float>> ops,
+              std::unique_ptr<EnergyMeter> meter)
+      : checkpoint_(std::move(checkpoint)),
+        tokenizer_(std::move(tokenizer)),
+        chat_template_(std::move(chat_template)),
+        ops_(std::move(ops)),
+        meter_(std::move(meter)) {}
+
+  Status StartEngine(const EngineOptions& options, StatsListener* listener, const Clock* clock) {
+    model_ = std::make_unique<Model<float>>(&checkpoint_.config, &checkpoint_.weights, ops_.get(),
+                                            options.max_step_tokens, options.max_sequences);
+    STERNA_ASSIGN_OR_RETURN(engine_, Engine::Create(options, model_.get(), tokenizer_.get(),
+                                                    meter_.get(), listener, clock));
+    return absl::OkStatus();
+  }
+  void Describe(const EngineOptions& options, int64_t load_ns);
+
+  Engine& engine() override { return *engine_; }
+  const Tokenizer& tokenizer() const override { return *tokenizer_; }
+  const ChatTemplate* chat_template() const override {
+    return chat_template_ ? &*chat_template_ : nullptr;
+  }
+  const ModelConfig& config() const override { return checkpoint_.config; }
+  const ModelInfo& info() const override { return info_; }
+  const EnergyMeter& energy_meter() const override { return *meter_; }
+
+ private:
+  Checkpoint checkpoint_;
+  std::unique_ptr<Tokenizer> tokenizer_;
+  std::optional<ChatTemplate> chat_template_;
+  std::unique_ptr<Ops<float>> ops_;
+  std::unique_ptr<EnergyMeter> meter_;
+  std::unique_ptr<Model<float>> model_;
+  std::unique_ptr<Engine> engine_;
+  ModelInfo info_;
+};
+
+void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
+  const ModelConfig& config = checkpoint_.config;
+  const ModelWeights& weights = checkpoint_.weights;
+  info_ = {.family = std::string(FamilyName(config.family)),
+           .architecture = config.model_type,
+           .device = ops_->Name(),
+           .parameters = weights.num_parameters(),
+           .ternary_bytes = weights.ternary_bytes(),
+           .dense_bytes = weights.dense_bytes(),
+           .kv_cache_bytes = options.num_kv_blocks * KvCache<float>::BytesPerBlock(config),
+           .num_kv_blocks = options.num_kv_blocks,
+           .max_context_tokens = engine_->max_context_tokens(),
+           .vocab_size = config.vocab_size,
+           .load_ns = load_ns};
+}
+
+// As many blocks as the budget holds, but no more than could ever be used at once.
+StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const ModelConfig& config) {
+  const int64_t block_bytes = KvCache<float>::BytesPerBlock(config);
+  const int64_t affordable = (options.kv_cache_mib << 20) / block_bytes;
+  if (affordable < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "kv_cache_mib ", options.kv_cache_mib, " is less than one block of ", kKvBlockTokens,
+        " tokens, which takes ", block_bytes, " bytes for this model"));
+  }
+  int64_t context = config.max_positions;
+  if (options.engine.max_context_tokens > 0) {
+    context = std::min(context, options.engine.max_context_tokens);
+  }
+  return std::min(affordable, options.engine.max_sequences * BlockTable::BlocksFor(context));
+}
+
+Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
+                       const std::string& model_dir) {
+  if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      model_dir, ": the tokenizer has ", tokenizer.vocab_size(),
+      " tokens, but config.json's vocab_size is ", config.vocab_size, "; it must be no smaller"));
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options,
+                                                   StatsListener* listener, const Clock* clock) {
+  const int64_t start_ns = clock->NowNs();
+  // The cheap files first: a wrong directory or flag is reported before gigabytes are read.
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops, CreateCpuOps(options.cpu));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
+                          CreateEnergyMeter(options.energy, *clock));
+  STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(options.model_dir));
+  STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, options.model_dir));
+  std::optional<ChatTemplate> chat_template;
+  StatusOr<ChatTemplate> compiled = LoadChatTemplate(options.model_dir);
+  if (compiled.ok()) {
+    chat_template = *std::move(compiled);
+  } else if (absl::IsNotFound(compiled.status())) {
+    STERNA_LOG(kInfo, options.model_dir, " has no chat template; chat requests are refused");
+  } else {
+    return compiled.status();
+  }
+  EngineOptions engine_options = options.engine;
+  if (engine_options.num_kv_blocks == 0) {
+    STERNA_ASSIGN_OR_RETURN(engine_options.num_kv_blocks, ChooseKvBlocks(options, config));
+  }
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir));
+
+  auto runtime =
+      std::make_unique<RuntimeImpl>(std::move(checkpoint), std::move(tokenizer),
+                                    std::move(chat_template), std::move(ops), std::move(meter));
+  STERNA_RETURN_IF_ERROR(runtime->StartEngine(engine_options, listener, clock));
+  runtime->Describe(engine_options, clock->NowNs() - start_ns);
+  return runtime;
+}
+
+}  // namespace sterna
