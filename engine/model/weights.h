@@ -2,6 +2,7 @@
 #ifndef STERNA_ENGINE_MODEL_WEIGHTS_H_
 #define STERNA_ENGINE_MODEL_WEIGHTS_H_
 
+#include <array>
 #include <cstdint>
 #include <vector>
 
@@ -26,6 +27,10 @@ struct LayerWeights {
   std::vector<float> post_attention_norm;  // [hidden]
   TernaryLinearWeights gate, up, down;
   std::vector<float> ffn_sub_norm;         // [ffn] or empty
+
+  std::array<const TernaryLinearWeights*, 7> linears() const {
+    return {&q, &k, &v, &o, &gate, &up, &down};
+  }
 };
 
 struct ModelWeights {
