@@ -6,10 +6,10 @@
 //            bit 7 6   5 4   3 2   1 0
 //   byte b = | i=3 | i=2 | i=1 | i=0 |      row = b / 4, column = 16*j + 4*i + b % 4
 //
-// so `(line >> 2*i) & 3` is a register of 64 codes in which each 32-bit lane holds four neighbouring
-// columns of one row: the unsigned operand of vpdpbusd against a broadcast of four int8
-// activations, and, stored, exactly four rows of an AMX B tile. Blocks are ordered by row block,
-// then by column block, so that a thread that owns a row block reads memory front to back.
+// so `(line >> 2*i) & 3` is a register of 64 codes in which each 32-bit lane holds four
+// neighbouring columns of one row: the unsigned operand of vpdpbusd against a broadcast of four
+// int8 activations, and, stored, exactly four rows of an AMX B tile. Blocks are ordered by row
+// block, then by column block, so that a thread that owns a row block reads memory front to back.
 //
 // Rows and columns that pad the last block hold code 1 (weight 0).
 //
@@ -17,6 +17,7 @@
 #ifndef STERNA_KERNELS_TERNARY_FORMAT_H_
 #define STERNA_KERNELS_TERNARY_FORMAT_H_
 
+#include <bit>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -59,9 +60,9 @@ constexpr TernaryCodePosition LocateTernaryCode(int64_t row, int64_t col, int64_
   const int64_t block = row / kTernaryBlockRows * col_blocks + col / kTernaryBlockCols;
   const int64_t r = row % kTernaryBlockRows;
   const int64_t c = col % kTernaryBlockCols;
-  return {.byte = block * kTernaryBlockBytes + c / kTernaryLineCols * kTernaryLineBytes + r * 4 +
-                  c % 4,
-          .shift = static_cast<int>(c % kTernaryLineCols / 4 * 2)};
+  return {
+      .byte = block * kTernaryBlockBytes + c / kTernaryLineCols * kTernaryLineBytes + r * 4 + c % 4,
+      .shift = static_cast<int>(c % kTernaryLineCols / 4 * 2)};
 }
 
 // What one scale covers.
@@ -98,13 +99,33 @@ class TernaryMatrix {
   void Set(int64_t row, int64_t col, int8_t weight) {
     const TernaryCodePosition p = LocateTernaryCode(row, col, cols_);
     const int code = weight + 1;
-    packed_[p.byte] =
-        static_cast<uint8_t>((packed_[p.byte] & ~(3 << p.shift)) | (code << p.shift));
+    packed_[p.byte] = static_cast<uint8_t>((packed_[p.byte] & ~(3 << p.shift)) | (code << p.shift));
   }
   // Writes one whole row, `weights` [cols] in {-1, 0, +1}.
   void SetRow(int64_t row, std::span<const int8_t> weights) {
     STERNA_CHECK(static_cast<int64_t>(weights.size()) == cols_);
     for (int64_t col = 0; col < cols_; ++col) Set(row, col, weights[col]);
+  }
+
+  // SetRow from 2-bit codes as files pack them: the code of column c is bits shift, shift + 1 of
+  // bytes[c] (`bytes` [cols]), and never 3. Sixteen columns at a time: the loaders' way in.
+  void SetRowCodes(int64_t row, std::span<const uint8_t> bytes, int shift) {
+    static_assert(std::endian::native == std::endian::little, "column k of a word is byte k");
+    STERNA_CHECK(row >= 0 && row < rows_ && static_cast<int64_t>(bytes.size()) == cols_);
+    STERNA_CHECK(shift == 0 || shift == 2 || shift == 4 || shift == 6);
+    uint8_t* line = packed_.data() + LocateTernaryCode(row, 0, cols_).byte;
+    for (int64_t col = 0; col < cols_; col += kTernaryLineCols, line += kTernaryLineBytes) {
+      uint32_t words[4];  // words[i]: columns 4i .. 4i+3 of this line
+      if (col + kTernaryLineCols <= cols_) {
+        std::memcpy(words, bytes.data() + col, sizeof(words));
+      } else {
+        std::memset(words, kTernaryPaddingByte, sizeof(words));
+        std::memcpy(words, bytes.data() + col, static_cast<size_t>(cols_ - col));
+      }
+      uint32_t packed = 0;
+      for (int i = 0; i < 4; ++i) packed |= ((words[i] >> shift) & 0x03030303u) << (2 * i);
+      std::memcpy(line, &packed, sizeof(packed));
+    }
   }
 
   ScaleGranularity granularity() const { return granularity_; }

@@ -27,9 +27,9 @@ enum class RopeScaling { kNone, kLinear, kLlama3 };
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;  // kLinear, kLlama3
-  double low_freq_factor = 1.0;   // kLlama3
-  double high_freq_factor = 4.0;  // kLlama3
+  double factor = 1.0;                 // kLinear, kLlama3
+  double low_freq_factor = 1.0;        // kLlama3
+  double high_freq_factor = 4.0;       // kLlama3
   int64_t original_max_positions = 0;  // kLlama3
 
   // Radians per position of each rotated pair, [head_dim / 2].
@@ -51,7 +51,10 @@ struct ModelConfig {
   Activation activation = Activation::kSilu;
   RopeConfig rope;
   bool tie_embeddings = false;
-  bool linear_rms_norm = false;  // `use_rms_norm`: every ternary linear has its own input norm
+  bool attention_bias = false;   // q, k, v and o have biases
+  bool mlp_bias = false;         // gate, up and down have biases
+  bool linear_rms_norm = false;  // `use_rms_norm`: every ternary linear has its own input norm,
+  double linear_rms_norm_eps = 1e-6;  // with this eps, not rms_norm_eps
   // Generation ends on these: the union of config, generation config and tokenizer config.
   std::vector<int32_t> eos_token_ids;
 };

@@ -1,0 +1,406 @@
+#include "engine/model/config.h"
+
+#include <cmath>
+#include <filesystem>
+#include <functional>
+#include <numbers>
+#include <set>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "engine/model/json_text.h"
+#include "nlohmann/json.hpp"
+
+namespace sterna {
+namespace {
+
+using Json = nlohmann::json;
+
+constexpr int64_t kMaxConfigBytes = 1 << 20;
+constexpr int64_t kMaxTokenizerBytes = 256 << 20;
+
+// Reads `path` as one JSON object. Keys of the top object for which `wanted` is false are dropped
+// while parsing: a tokenizer.json has megabytes of vocabulary that nobody here looks at.
+StatusOr<Json> ReadJsonObject(const std::string& path, int64_t max_bytes,
+                              const std::function<bool(const std::string&)>& wanted = nullptr) {
+  STERNA_ASSIGN_OR_RETURN(const std::string text, ReadJsonText(path, max_bytes));
+  const auto filter = [&wanted](int depth, Json::parse_event_t event, Json& parsed) {
+    return event != Json::parse_event_t::key || depth != 1 || wanted == nullptr ||
+           wanted(parsed.get_ref<const std::string&>());
+  };
+  Json value = Json::parse(text, filter, /*allow_exceptions=*/false);
+  if (!value.is_object()) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " is not a JSON object"));
+  }
+  return value;
+}
+
+// The fields of one JSON object, with errors that name the file, the field and its value.
+class Fields {
+ public:
+  // `prefix` names the object inside the file: "" or "quantization_config.".
+  Fields(const Json& object, std::string file, std::string prefix)
+      : object_(object), file_(std::move(file)), prefix_(std::move(prefix)) {}
+
+  // Null when the field is absent or null, which mean the same in these files.
+  const Json* Find(const std::string& name) const {
+    const auto it = object_.find(name);
+    return it == object_.end() || it->is_null() ? nullptr : &*it;
+  }
+  bool Has(const std::string& name) const { return Find(name) != nullptr; }
+
+  Status Error(const std::string& name, const std::string& wanted) const {
+    const Json* value = Find(name);
+    return absl::InvalidArgumentError(absl::StrCat(
+        file_, ": ", prefix_, name, " is ",
+        value == nullptr ? "missing"
+                         : Shown(value->dump(-1, ' ', true, Json::error_handler_t::replace)),
+        ", but ", wanted));
+  }
+
+  StatusOr<int64_t> Int(const std::string& name, int64_t min, int64_t max) const {
+    const Json* value = Find(name);
+    const bool fits = value != nullptr && value->is_number_integer() &&
+                      (!value->is_number_unsigned() ||
+                       value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)) &&
+                      value->get<int64_t>() >= min && value->get<int64_t>() <= max;
+    if (!fits) {
+      return Error(name, absl::StrCat("must be an integer from ", min, " to ", max));
+    }
+    return value->get<int64_t>();
+  }
+  StatusOr<int64_t> IntOr(const std::string& name, int64_t absent, int64_t min, int64_t max) const {
+    return Has(name) ? Int(name, min, max) : absent;
+  }
+  // A finite number above zero and at most `max`.
+  StatusOr<double> Positive(const std::string& name, double max) const {
+    const Json* value = Find(name);
+    if (value == nullptr || !value->is_number() || !(value->get<double>() > 0) ||
+        !(value->get<double>() <= max)) {
+      return Error(name, absl::StrCat("must be a number above 0 and at most ", max));
+    }
+    return value->get<double>();
+  }
+  StatusOr<double> PositiveOr(const std::string& name, double absent, double max) const {
+    return Has(name) ? Positive(name, max) : absent;
+  }
+  StatusOr<bool> BoolOr(const std::string& name, bool absent) const {
+    const Json* value = Find(name);
+    if (value == nullptr) return absent;
+    if (!value->is_boolean()) return Error(name, "must be true or false");
+    return value->get<bool>();
+  }
+  // One of `choices`; `absent`, which may be empty for a required field, when not there.
+  StatusOr<std::string> Choice(const std::string& name, const std::vector<std::string>& choices,
+                               const std::string& absent = "") const {
+    const Json* value = Find(name);
+    if (value == nullptr && !absent.empty()) return absent;
+    for (const std::string& choice : choices) {
+      if (value != nullptr && *value == choice) return choice;
+    }
+    return Error(name, absl::StrCat("supported: ", absl::StrJoin(choices, ", ")));
+  }
+
+ private:
+  const Json& object_;
+  std::string file_;
+  std::string prefix_;
+};
+
+// Refuses what looks like a ternary model of a kind that is not loaded yet, by its own name, before
+// the checks of single fields would complain of something beside the point.
+Status CheckKind(const Json& config, const Fields& fields, const std::string& path) {
+  constexpr char kLoaded[] =
+      "; loaded are the packed and latent BitNet families A and A' (model_type bitnet) and B "
+      "(model_type llama with quant_method bitnet)";
+  const auto refuse = [&](const std::string& what) {
+    return absl::InvalidArgumentError(absl::StrCat(path, " describes ", what, kLoaded));
+  };
+  const Json* architectures = fields.Find("architectures");
+  if (fields.Has("weight_bits") || fields.Has("input_bits") ||
+      (architectures != nullptr && architectures->is_array() && architectures->size() == 1 &&
+       (*architectures)[0] == "BitnetForCausalLM")) {
+    return refuse(
+        "a model of family C (bitnet_b1_58: latent weights, weight_bits / input_bits, "
+        "inner_attn_ln and ffn_layernorm)");
+  }
+  const Json* model_type = fields.Find("model_type");
+  if (model_type != nullptr && model_type->is_string() &&
+      model_type->get_ref<const std::string&>().starts_with("qwen3")) {
+    return refuse(absl::StrCat("a ", Shown(model_type->get_ref<const std::string&>()),
+                               " model (family E is ternary in groups, stored as GGUF Q2_0)"));
+  }
+  STERNA_RETURN_IF_ERROR(fields.Choice("model_type", {"bitnet", "llama"}).status());
+  if (!config.contains("quantization_config") || config["quantization_config"].is_null()) {
+    return refuse(
+        "a model without quantization_config: full precision, or family D (TriLM: "
+        "ternary values unpacked to fp16)");
+  }
+  if (!config["quantization_config"].is_object()) {
+    return fields.Error("quantization_config", "must be an object");
+  }
+  return absl::OkStatus();
+}
+
+Status ReadQuantization(const Fields& quant, ModelConfig& config) {
+  STERNA_RETURN_IF_ERROR(quant.Choice("quant_method", {"bitnet"}).status());
+  STERNA_ASSIGN_OR_RETURN(
+      const std::string linear_class,
+      quant.Choice("linear_class", {"bitlinear", "autobitlinear"}, "bitlinear"));
+  STERNA_ASSIGN_OR_RETURN(const std::string mode,
+                          quant.Choice("quantization_mode", {"offline", "online"}, "offline"));
+  if (linear_class == "autobitlinear") {
+    config.family =
+        mode == "online" ? CheckpointFamily::kBitNetLatent : CheckpointFamily::kBitNetPacked;
+  } else {
+    if (mode == "online") {
+      return quant.Error("quantization_mode",
+                         "latent weights need linear_class autobitlinear; bitlinear is packed");
+    }
+    config.family = CheckpointFamily::kBitLinear;
+  }
+  STERNA_ASSIGN_OR_RETURN(config.linear_rms_norm, quant.BoolOr("use_rms_norm", false));
+  STERNA_ASSIGN_OR_RETURN(config.linear_rms_norm_eps, quant.PositiveOr("rms_norm_eps", 1e-6, 1));
+  // Only the projections of the layers are ternary. A list that keeps another module dense, or
+  // makes the head ternary by leaving it out, would be a different model.
+  if (const Json* kept = quant.Find("modules_to_not_convert")) {
+    if (*kept != Json::array({"lm_head"})) {
+      return quant.Error("modules_to_not_convert", "supported: null or [\"lm_head\"]");
+    }
+  }
+  return absl::OkStatus();
+}
+
+Status ReadSizes(const Fields& fields, ModelConfig& config) {
+  constexpr int64_t kMaxWidth = 1 << 20;
+  STERNA_ASSIGN_OR_RETURN(config.hidden_size, fields.Int("hidden_size", 1, kMaxWidth));
+  STERNA_ASSIGN_OR_RETURN(config.ffn_size, fields.Int("intermediate_size", 1, kMaxWidth));
+  STERNA_ASSIGN_OR_RETURN(config.num_layers, fields.Int("num_hidden_layers", 1, 1024));
+  STERNA_ASSIGN_OR_RETURN(config.num_heads, fields.Int("num_attention_heads", 1, 4096));
+  STERNA_ASSIGN_OR_RETURN(config.num_kv_heads, fields.IntOr("num_key_value_heads", config.num_heads,
+                                                            1, config.num_heads));
+  STERNA_ASSIGN_OR_RETURN(config.vocab_size, fields.Int("vocab_size", 1, 1 << 24));
+  STERNA_ASSIGN_OR_RETURN(config.max_positions,
+                          fields.Int("max_position_embeddings", 1, INT32_MAX));
+  STERNA_ASSIGN_OR_RETURN(config.rms_norm_eps, fields.Positive("rms_norm_eps", 1));
+  if (config.num_heads % config.num_kv_heads != 0) {
+    return fields.Error("num_key_value_heads",
+                        absl::StrCat("must divide num_attention_heads, ", config.num_heads));
+  }
+  if (fields.Has("head_dim")) {
+    STERNA_ASSIGN_OR_RETURN(config.head_dim, fields.Int("head_dim", 2, 4096));
+  } else if (config.hidden_size % config.num_heads != 0) {
+    return fields.Error("num_attention_heads",
+                        absl::StrCat("must divide hidden_size, ", config.hidden_size,
+                                     ", where there is no head_dim"));
+  } else {
+    config.head_dim = config.hidden_size / config.num_heads;
+  }
+  if (config.head_dim % 2 != 0) {
+    return fields.Error("head_dim", absl::StrCat("the head size, ", config.head_dim,
+                                                 ", must be even: rotary embedding turns pairs"));
+  }
+  return absl::OkStatus();
+}
+
+// rope_theta with rope_scaling (or null), or both in one `rope_parameters` object, as configs have
+// it since Transformers 5.
+Status ReadRope(const Fields& fields, const std::string& path, ModelConfig& config) {
+  const Json* parameters = fields.Find("rope_parameters");
+  const Json* scaling = fields.Find("rope_scaling");
+  if (parameters != nullptr && scaling != nullptr && *parameters != *scaling) {
+    return fields.Error("rope_scaling", "rope_parameters is there too and says something else");
+  }
+  const std::string name = parameters != nullptr ? "rope_parameters" : "rope_scaling";
+  const Json none = Json::object();
+  const Json& object = parameters != nullptr ? *parameters : scaling != nullptr ? *scaling : none;
+  if (!object.is_object()) return fields.Error(name, "must be an object or null");
+  const Fields rope(object, path, name + ".");
+
+  const double default_theta = config.model_type == "bitnet" ? 500000.0 : 10000.0;
+  const Fields& theta_owner = rope.Has("rope_theta") ? rope : fields;
+  STERNA_ASSIGN_OR_RETURN(config.rope.theta,
+                          theta_owner.PositiveOr("rope_theta", default_theta, 1e15));
+  for (const Fields* owner : {&fields, &rope}) {
+    const Json* partial = owner->Find("partial_rotary_factor");
+    if (partial != nullptr && *partial != 1.0) {
+      return owner->Error("partial_rotary_factor", "only 1 (whole heads rotated) is supported");
+    }
+  }
+  STERNA_ASSIGN_OR_RETURN(const bool interleaved, fields.BoolOr("rope_interleaved", false));
+  if (interleaved) return fields.Error("rope_interleaved", "only rotate-half order is supported");
+
+  const std::string type_key = rope.Has("rope_type") ? "rope_type" : "type";
+  if (object.empty() || (parameters != nullptr && !rope.Has(type_key))) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(const std::string type,
+                          rope.Choice(type_key, {"default", "linear", "llama3"}));
+  if (type == "default") return absl::OkStatus();
+  config.rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
+  STERNA_ASSIGN_OR_RETURN(config.rope.factor, rope.Positive("factor", 1e6));
+  if (type == "linear") return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(config.rope.low_freq_factor, rope.Positive("low_freq_factor", 1e6));
+  STERNA_ASSIGN_OR_RETURN(config.rope.high_freq_factor, rope.Positive("high_freq_factor", 1e6));
+  if (!(config.rope.low_freq_factor < config.rope.high_freq_factor)) {
+    return rope.Error("high_freq_factor",
+                      absl::StrCat("must be above low_freq_factor, ", config.rope.low_freq_factor));
+  }
+  const Fields& owner = rope.Has("original_max_position_embeddings") ? rope : fields;
+  STERNA_ASSIGN_OR_RETURN(config.rope.original_max_positions,
+                          owner.Int("original_max_position_embeddings", 1, INT32_MAX));
+  return absl::OkStatus();
+}
+
+// Adds the ids of `eos_token_id`: an integer or a list of them.
+Status AddEosIds(const Fields& fields, int64_t vocab_size, std::set<int32_t>& ids) {
+  const Json* value = fields.Find("eos_token_id");
+  if (value == nullptr) return absl::OkStatus();
+  const Json list = value->is_array() ? *value : Json::array({*value});
+  for (const Json& id : list) {
+    if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
+      return fields.Error("eos_token_id", absl::StrCat("must be a token id from 0 to ",
+                                                       vocab_size - 1, ", or a list of them"));
+    }
+    ids.insert(id.get<int32_t>());
+  }
+  return absl::OkStatus();
+}
+
+// The spelling of an added token: "</s>" or {"content": "</s>", ...}; empty when it is neither.
+std::string TokenSpelling(const Json& token) {
+  if (token.is_string()) return token.get<std::string>();
+  if (token.is_object() && token.contains("content") && token["content"].is_string()) {
+    return token["content"].get<std::string>();
+  }
+  return "";
+}
+
+// The id of `spelling` among the added tokens that tokenizer_config.json or tokenizer.json lists;
+// -1 when neither does.
+StatusOr<int64_t> AddedTokenId(const std::string& spelling, const Json& tokenizer_config,
+                               const std::string& model_dir) {
+  const auto decoder = tokenizer_config.find("added_tokens_decoder");
+  if (decoder != tokenizer_config.end() && decoder->is_object()) {
+    for (const auto& [id, token] : decoder->items()) {
+      int32_t number = 0;
+      if (TokenSpelling(token) == spelling && absl::SimpleAtoi(id, &number)) return number;
+    }
+  }
+  const std::string path = absl::StrCat(model_dir, "/tokenizer.json");
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return -1;
+  STERNA_ASSIGN_OR_RETURN(const Json tokenizer,
+                          ReadJsonObject(path, kMaxTokenizerBytes, [](const std::string& key) {
+                            return key == "added_tokens";
+                          }));
+  const auto added = tokenizer.find("added_tokens");
+  if (added == tokenizer.end() || !added->is_array()) return -1;
+  for (const Json& token : *added) {
+    if (TokenSpelling(token) == spelling && token.is_object() && token.contains("id") &&
+        token["id"].is_number_integer()) {
+      return token["id"].get<int64_t>();
+    }
+  }
+  return -1;
+}
+
+// The union of what the three files call the end of a text.
+Status ReadStopTokens(const Fields& fields, const std::string& model_dir, ModelConfig& config) {
+  std::set<int32_t> ids;
+  STERNA_RETURN_IF_ERROR(AddEosIds(fields, config.vocab_size, ids));
+  std::error_code ignored;
+  const std::string generation_path = absl::StrCat(model_dir, "/generation_config.json");
+  if (std::filesystem::exists(generation_path, ignored)) {
+    STERNA_ASSIGN_OR_RETURN(const Json generation,
+                            ReadJsonObject(generation_path, kMaxConfigBytes));
+    STERNA_RETURN_IF_ERROR(
+        AddEosIds(Fields(generation, generation_path, ""), config.vocab_size, ids));
+  }
+  const std::string tokenizer_path = absl::StrCat(model_dir, "/tokenizer_config.json");
+  if (std::filesystem::exists(tokenizer_path, ignored)) {
+    STERNA_ASSIGN_OR_RETURN(const Json tokenizer,
+                            ReadJsonObject(tokenizer_path, kMaxTokenizerBytes));
+    const Fields tokenizer_fields(tokenizer, tokenizer_path, "");
+    const Json* eos = tokenizer_fields.Find("eos_token");
+    const std::string spelling = eos == nullptr ? "" : TokenSpelling(*eos);
+    if (!spelling.empty()) {
+      STERNA_ASSIGN_OR_RETURN(const int64_t id, AddedTokenId(spelling, tokenizer, model_dir));
+      if (id >= config.vocab_size) {
+        return tokenizer_fields.Error(
+            "eos_token", absl::StrCat("its id, ", id, ", is outside the model's vocabulary of ",
+                                      config.vocab_size));
+      }
+      if (id >= 0) ids.insert(static_cast<int32_t>(id));
+    }
+  }
+  config.eos_token_ids.assign(ids.begin(), ids.end());
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+std::string_view FamilyName(CheckpointFamily family) {
+  switch (family) {
+    case CheckpointFamily::kBitNetPacked:
+      return "A";
+    case CheckpointFamily::kBitNetLatent:
+      return "A'";
+    case CheckpointFamily::kBitLinear:
+      return "B";
+  }
+  return "unknown";
+}
+
+std::vector<double> RopeConfig::InverseFrequencies(int64_t head_dim) const {
+  STERNA_CHECK(head_dim > 0 && head_dim % 2 == 0);
+  std::vector<double> frequencies(static_cast<size_t>(head_dim / 2));
+  for (size_t i = 0; i < frequencies.size(); ++i) {
+    const double exponent = static_cast<double>(2 * i) / static_cast<double>(head_dim);
+    double frequency = 1.0 / std::pow(theta, exponent);
+    if (scaling == RopeScaling::kLinear) frequency /= factor;
+    if (scaling == RopeScaling::kLlama3) {
+      // Turns that the pair makes over the context the model was first trained on: fast pairs stay,
+      // slow ones are stretched by `factor`, those between are blended.
+      const double context = static_cast<double>(original_max_positions);
+      const double turns = context / (2.0 * std::numbers::pi / frequency);
+      if (turns < low_freq_factor) {
+        frequency /= factor;
+      } else if (turns <= high_freq_factor) {
+        const double blend = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
+        frequency = (1.0 - blend) * frequency / factor + blend * frequency;
+      }
+    }
+    frequencies[i] = frequency;
+  }
+  return frequencies;
+}
+
+StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
+  const std::string path = absl::StrCat(model_dir, "/config.json");
+  STERNA_ASSIGN_OR_RETURN(const Json object, ReadJsonObject(path, kMaxConfigBytes));
+  const Fields fields(object, path, "");
+  STERNA_RETURN_IF_ERROR(CheckKind(object, fields, path));
+
+  ModelConfig config;
+  config.model_type = object["model_type"].get<std::string>();
+  STERNA_RETURN_IF_ERROR(ReadQuantization(
+      Fields(object["quantization_config"], path, "quantization_config."), config));
+  STERNA_RETURN_IF_ERROR(ReadSizes(fields, config));
+  STERNA_RETURN_IF_ERROR(ReadRope(fields, path, config));
+  const bool bitnet = config.model_type == "bitnet";
+  STERNA_ASSIGN_OR_RETURN(
+      const std::string activation,
+      fields.Choice("hidden_act", {"silu", "swish", "relu2"}, bitnet ? "relu2" : "silu"));
+  config.activation = activation == "relu2" ? Activation::kReluSquared : Activation::kSilu;
+  STERNA_ASSIGN_OR_RETURN(config.tie_embeddings, fields.BoolOr("tie_word_embeddings", false));
+  STERNA_ASSIGN_OR_RETURN(config.attention_bias, fields.BoolOr("attention_bias", false));
+  STERNA_ASSIGN_OR_RETURN(config.mlp_bias, fields.BoolOr("mlp_bias", false));
+  if (bitnet && config.mlp_bias) {
+    return fields.Error("mlp_bias",
+                        "models of type bitnet have no bias in their feed-forward part");
+  }
+  STERNA_RETURN_IF_ERROR(ReadStopTokens(fields, model_dir, config));
+  return config;
+}
+
+}  // namespace sterna

@@ -1,0 +1,139 @@
+// MakeRandomWeights: models of any shape in a second or two, for benchmarks and tests.
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstring>
+#include <thread>
+
+#include "base/thread_pool.h"
+#include "engine/model/weights.h"
+
+namespace sterna {
+namespace {
+
+// SplitMix64 (Steele, Lea, Flood 2014): a counter through a mixing function, so streams of
+// different tensors need no common state.
+class SplitMix64 {
+ public:
+  explicit SplitMix64(uint64_t seed) : state_(seed) {}
+  uint64_t Next() {
+    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
+    z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
+    return z ^ (z >> 31);
+  }
+
+ private:
+  uint64_t state_;
+};
+
+// The generator of tensor `index` of layer `layer`; -1 is the part outside the layers.
+SplitMix64 TensorStream(uint64_t seed, int64_t layer, int index) {
+  SplitMix64 mix(seed);
+  return SplitMix64(mix.Next() ^ SplitMix64(static_cast<uint64_t>(layer * 64 + index)).Next());
+}
+
+// All bytes of four valid codes, by their number in base three.
+constexpr int kFourCodes = 81;
+constexpr std::array<uint8_t, kFourCodes> MakeCodeBytes() {
+  std::array<uint8_t, kFourCodes> bytes{};
+  for (int n = 0; n < kFourCodes; ++n) {
+    bytes[n] = static_cast<uint8_t>(n % 3 | n / 3 % 3 << 2 | n / 9 % 3 << 4 | n / 27 << 6);
+  }
+  return bytes;
+}
+constexpr std::array<uint8_t, kFourCodes> kCodeBytes = MakeCodeBytes();
+
+TernaryMatrix RandomTernary(int64_t rows, int64_t cols, SplitMix64 random) {
+  TernaryMatrix w(rows, cols);
+  std::vector<uint8_t> bytes(static_cast<size_t>(cols));
+  uint64_t bits = 0;
+  for (int64_t row = 0; row < rows; row += 4) {  // a byte has the codes of four rows
+    for (size_t c = 0; c < bytes.size(); ++c) {
+      bits = c % 4 == 0 ? random.Next() : bits >> 16;
+      bytes[c] = kCodeBytes[(bits & 0xffff) * kFourCodes >> 16];
+    }
+    for (int i = 0; i < 4 && row + i < rows; ++i) w.SetRowCodes(row + i, bytes, 2 * i);
+  }
+  // Two thirds of the weights are one in magnitude: this keeps the variance of what goes through.
+  w.SetTensorScale(1.0 / std::sqrt(2.0 / 3.0 * static_cast<double>(cols)));
+  return w;
+}
+
+// BF16 values of either sign with magnitudes in [1/128, 1/64).
+DenseMatrix RandomBf16(int64_t rows, int64_t cols, SplitMix64 random,
+                       std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  constexpr uint64_t kSignsAndMantissas = 0x807f'807f'807f'807f;
+  constexpr uint64_t kExponents = 0x3c00'3c00'3c00'3c00;  // 2^-7 in four bf16
+  DenseMatrix dense{.type = DenseType::kBf16, .data = nullptr, .rows = rows, .cols = cols};
+  AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.bytes()));
+  for (size_t i = 0; i < buffer.size(); i += sizeof(uint64_t)) {
+    const uint64_t four = (random.Next() & kSignsAndMantissas) | kExponents;
+    std::memcpy(buffer.data() + i, &four, std::min(sizeof(four), buffer.size() - i));
+  }
+  dense.data = buffer.data();
+  buffers.push_back(std::move(buffer));
+  return dense;
+}
+
+TernaryLinearWeights RandomLinear(const ModelConfig& config, int64_t rows, int64_t cols, bool bias,
+                                  SplitMix64 random) {
+  TernaryLinearWeights linear;
+  linear.w = RandomTernary(rows, cols, SplitMix64(random.Next()));
+  if (bias) {
+    for (int64_t i = 0; i < rows; ++i) {
+      // Uniform in [-1/16, 1/16).
+      const double unit = std::ldexp(static_cast<double>(random.Next() >> 11), -53);
+      linear.bias.push_back(static_cast<float>((unit - 0.5) / 8));
+    }
+  }
+  if (config.linear_rms_norm) linear.in_norm.assign(static_cast<size_t>(cols), 1.0f);
+  return linear;
+}
+
+LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t number, bool sub_norms) {
+  const int64_t hidden = config.hidden_size;
+  const int64_t ffn = config.ffn_size;
+  const int64_t heads = config.num_heads * config.head_dim;
+  const int64_t kv_heads = config.num_kv_heads * config.head_dim;
+  const auto linear = [&](int index, int64_t rows, int64_t cols, bool bias) {
+    return RandomLinear(config, rows, cols, bias, TensorStream(seed, number, index));
+  };
+  LayerWeights layer;
+  layer.input_norm.assign(static_cast<size_t>(hidden), 1.0f);
+  layer.q = linear(0, heads, hidden, config.attention_bias);
+  layer.k = linear(1, kv_heads, hidden, config.attention_bias);
+  layer.v = linear(2, kv_heads, hidden, config.attention_bias);
+  layer.o = linear(3, hidden, heads, config.attention_bias);
+  layer.post_attention_norm.assign(static_cast<size_t>(hidden), 1.0f);
+  layer.gate = linear(4, ffn, hidden, config.mlp_bias);
+  layer.up = linear(5, ffn, hidden, config.mlp_bias);
+  layer.down = linear(6, hidden, ffn, config.mlp_bias);
+  if (sub_norms) {
+    layer.attn_sub_norm.assign(static_cast<size_t>(heads), 1.0f);
+    layer.ffn_sub_norm.assign(static_cast<size_t>(ffn), 1.0f);
+  }
+  return layer;
+}
+
+}  // namespace
+
+ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms) {
+  constexpr int kMaxThreads = 8;
+  ModelWeights weights;
+  weights.embedding =
+      RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0), weights.buffers);
+  weights.head = config.tie_embeddings ? weights.embedding
+                                       : RandomBf16(config.vocab_size, config.hidden_size,
+                                                    TensorStream(seed, -1, 1), weights.buffers);
+  weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
+  weights.layers.resize(static_cast<size_t>(config.num_layers));
+  ThreadPool pool(
+      std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
+  pool.ParallelFor(config.num_layers, [&](int64_t i) {
+    weights.layers[static_cast<size_t>(i)] = RandomLayer(config, seed, i, sub_norms);
+  });
+  return weights;
+}
+
+}  // namespace sterna
