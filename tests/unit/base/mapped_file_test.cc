@@ -1,0 +1,53 @@
+#include "base/mapped_file.h"
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <fstream>
+
+#include "base/aligned_buffer.h"
+
+namespace sterna {
+namespace {
+
+std::string TempFile(const std::string& name, const std::string& text) {
+  const std::string path = ::testing::TempDir() + name;
+  std::ofstream(path, std::ios::binary) << text;
+  return path;
+}
+
+TEST(MappedFileTest, MapsTheWholeFile) {
+  const std::string text("a\0b\nc", 5);
+  const StatusOr<MappedFile> file = MappedFile::Open(TempFile("mapped_file_test", text));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(std::string(file->bytes().begin(), file->bytes().end()), text);
+}
+
+TEST(MappedFileTest, EmptyFileIsEmpty) {
+  const StatusOr<std::string> text = ReadTextFile(TempFile("mapped_file_empty", ""));
+  ASSERT_TRUE(text.ok());
+  EXPECT_EQ(*text, "");
+}
+
+TEST(MappedFileTest, ErrorsNameThePath) {
+  const StatusOr<MappedFile> missing = MappedFile::Open("/no/such/file");
+  EXPECT_TRUE(absl::IsNotFound(missing.status()));
+  EXPECT_NE(missing.status().ToString().find("/no/such/file"), std::string::npos);
+  const StatusOr<MappedFile> folder = MappedFile::Open(::testing::TempDir());
+  EXPECT_TRUE(absl::IsInvalidArgument(folder.status())) << folder.status();
+}
+
+TEST(AlignedBufferTest, IsZeroAlignedAndMovesWhole) {
+  for (const size_t size : {size_t{1}, size_t{1000}, size_t{3} << 20}) {
+    AlignedBuffer<uint8_t> buffer(size);
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(buffer.data()) % kCacheLineBytes, 0u);
+    for (size_t i = 0; i < size; i += 997) ASSERT_EQ(buffer[i], 0);
+    buffer[size - 1] = 7;
+    AlignedBuffer<uint8_t> moved = std::move(buffer);
+    EXPECT_EQ(moved[size - 1], 7);
+    EXPECT_TRUE(buffer.empty());  // NOLINT(bugprone-use-after-move): what a move leaves is promised
+  }
+}
+
+}  // namespace
+}  // namespace sterna

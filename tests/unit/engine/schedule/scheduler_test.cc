@@ -1,0 +1,186 @@
+#include "engine/schedule/scheduler.h"
+
+#include <gtest/gtest.h>
+
+#include <memory>
+#include <random>
+#include <vector>
+
+namespace sterna {
+namespace {
+
+// Sequences, a pool and a scheduler, and the engine's part of a step: advance, append, finish.
+class Simulation {
+ public:
+  Simulation(const SchedulerOptions& options, int64_t num_blocks)
+      : pool_(num_blocks), scheduler_(options, &pool_) {}
+
+  Sequence* Add(int64_t prompt_tokens, int64_t output_tokens, int32_t priority = 0) {
+    const uint64_t order = sequences_.size();
+    sequences_.push_back(std::make_unique<Sequence>(
+        std::vector<int32_t>(prompt_tokens, static_cast<int32_t>(order)), priority, order, &pool_));
+    wanted_.push_back(output_tokens);
+    scheduler_.Add(sequences_.back().get());
+    return sequences_.back().get();
+  }
+
+  StepPlan Step() {
+    const StepPlan plan = scheduler_.Plan();
+    for (const ScheduledSequence& w : plan.work) {
+      w.sequence->Advance(w.num_tokens);
+      if (w.sequence->num_to_compute() > 0) continue;
+      w.sequence->AppendToken(0);
+      if (w.sequence->num_output_tokens() == wanted_[w.sequence->order()]) {
+        w.sequence->Finish();
+        scheduler_.Remove(w.sequence);
+      }
+    }
+    preemptions_ += static_cast<int64_t>(plan.preempted.size());
+    const Status status = scheduler_.CheckIntegrity();
+    EXPECT_TRUE(status.ok()) << status;
+    return plan;
+  }
+
+  bool Busy() const { return scheduler_.num_running() + scheduler_.num_waiting() > 0; }
+  int64_t preemptions() const { return preemptions_; }
+  BlockPool& pool() { return pool_; }
+  Scheduler& scheduler() { return scheduler_; }
+  Sequence& at(size_t i) { return *sequences_[i]; }
+
+ private:
+  BlockPool pool_;
+  Scheduler scheduler_;
+  std::vector<std::unique_ptr<Sequence>> sequences_;
+  std::vector<int64_t> wanted_;
+  int64_t preemptions_ = 0;
+};
+
+constexpr SchedulerOptions kRoomy = {
+    .max_step_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 8};
+
+TEST(SchedulerTest, PromptsRunInChunksWithinTheBudget) {
+  Simulation s({.max_step_tokens = 10, .max_chunk_tokens = 4, .max_sequences = 8}, 100);
+  s.Add(9, 2);
+  s.Add(3, 2);
+  StepPlan plan = s.Step();
+  ASSERT_EQ(plan.work.size(), 2u);
+  EXPECT_EQ(plan.work[0].num_tokens, 4);
+  EXPECT_EQ(plan.work[1].num_tokens, 3);
+  plan = s.Step();  // the second decodes now and comes first
+  ASSERT_EQ(plan.work.size(), 2u);
+  EXPECT_EQ(plan.work[0].sequence->order(), 1u);
+  EXPECT_EQ(plan.work[0].num_tokens, 1);
+  EXPECT_EQ(plan.work[1].num_tokens, 4);
+}
+
+TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
+  Simulation s({.max_step_tokens = 4, .max_chunk_tokens = 4, .max_sequences = 8}, 1000);
+  s.Add(1, 100);
+  s.Step();
+  s.Add(1000, 1);
+  for (int i = 0; i < 50; ++i) {
+    const StepPlan plan = s.Step();
+    ASSERT_GE(plan.work.size(), 1u);
+    EXPECT_EQ(plan.work[0].sequence->order(), 0u);
+    EXPECT_LE(plan.num_tokens(), 4);
+  }
+}
+
+TEST(SchedulerTest, HigherPriorityIsAdmittedFirstAndPreemptedLast) {
+  Simulation s({.max_step_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 1}, 100);
+  s.Add(4, 1, /*priority=*/0);
+  s.Add(4, 1, /*priority=*/5);
+  EXPECT_EQ(s.Step().work[0].sequence->order(), 1u);
+  EXPECT_EQ(s.Step().work[0].sequence->order(), 0u);
+
+  Simulation t(kRoomy, 4);
+  t.Add(kKvBlockTokens, 40, /*priority=*/1);
+  t.Add(kKvBlockTokens, 40, /*priority=*/2);
+  while (t.preemptions() == 0) t.Step();
+  EXPECT_EQ(t.at(0).state(), SequenceState::kWaiting);
+  EXPECT_EQ(t.at(1).state(), SequenceState::kRunning);
+}
+
+TEST(SchedulerTest, TheYoungestIsPreemptedAndRecomputesEverything) {
+  Simulation s(kRoomy, 4);
+  s.Add(kKvBlockTokens, 40);
+  s.Add(kKvBlockTokens, 40);
+  while (s.preemptions() == 0) s.Step();
+  EXPECT_EQ(s.at(0).state(), SequenceState::kRunning);
+  EXPECT_EQ(s.at(1).state(), SequenceState::kWaiting);
+  EXPECT_EQ(s.at(1).num_computed(), 0);
+  EXPECT_GT(s.at(1).num_output_tokens(), 0);
+  EXPECT_GT(s.at(1).high_water(), kKvBlockTokens);
+  while (s.Busy()) s.Step();
+  EXPECT_EQ(s.at(1).num_output_tokens(), 40);
+}
+
+TEST(SchedulerTest, NobodyOvertakesAWaitingSequenceThatDoesNotFitYet) {
+  Simulation s(kRoomy, 6);
+  s.Add(3 * kKvBlockTokens, 10);
+  s.Add(4 * kKvBlockTokens, 1);  // does not fit beside the first
+  s.Add(1, 1);                   // would fit, but came later
+  const StepPlan plan = s.Step();
+  EXPECT_EQ(plan.work.size(), 1u);
+  while (s.at(0).state() == SequenceState::kRunning) {
+    EXPECT_EQ(s.at(2).state(), SequenceState::kWaiting);
+    s.Step();
+  }
+}
+
+TEST(SchedulerTest, BatchArraysDescribeThePlan) {
+  Simulation s({.max_step_tokens = 64, .max_chunk_tokens = 20, .max_sequences = 8}, 100);
+  s.Add(30, 2);
+  s.Add(5, 2);
+  s.Step();
+  const StepPlan plan = s.scheduler().Plan();
+  const StepBatch batch = BuildStepBatch(plan);
+  ASSERT_EQ(batch.num_tokens(), 11);  // one decode token, and positions 20..29
+  EXPECT_EQ(batch.num_sequences, 2);
+  EXPECT_EQ(batch.max_blocks, 2);
+  EXPECT_EQ(batch.positions[0], 5);
+  EXPECT_EQ(batch.positions[1], 20);
+  EXPECT_EQ(batch.positions[10], 29);
+  EXPECT_EQ(batch.logit_rows, (std::vector<int32_t>{0, 10}));
+  for (int64_t t = 0; t < batch.num_tokens(); ++t) {
+    const int64_t block = batch.positions[t] / kKvBlockTokens;
+    EXPECT_EQ(batch.slots[t],
+              batch.block_tables[batch.sequence[t] * batch.max_blocks + block] * kKvBlockTokens +
+                  batch.positions[t] % kKvBlockTokens);
+  }
+}
+
+// Random loads over caches that barely hold the longest sequence: everything finishes, within a
+// budget that every step keeps, and the blocks add up after every step.
+TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
+  int64_t preemptions = 0;
+  for (uint32_t seed = 0; seed < 50; ++seed) {
+    std::mt19937 random(seed);
+    const auto pick = [&](int64_t low, int64_t high) {
+      return std::uniform_int_distribution<int64_t>(low, high)(random);
+    };
+    const SchedulerOptions options = {.max_step_tokens = pick(1, 40),
+                                      .max_chunk_tokens = pick(1, 40),
+                                      .max_sequences = pick(1, 10)};
+    Simulation s(options, 10);
+    int added = 0;
+    for (int step = 0; added < 40 || s.Busy(); ++step) {
+      ASSERT_LT(step, 200000) << "seed " << seed << " does not end";
+      if (added < 40 && pick(0, 2) == 0) {
+        const int64_t prompt = pick(1, 8 * kKvBlockTokens);
+        s.Add(prompt, pick(1, 10 * kKvBlockTokens - prompt), static_cast<int32_t>(pick(0, 2)));
+        ++added;
+      }
+      const bool busy = s.Busy();
+      const StepPlan plan = s.Step();
+      ASSERT_LE(plan.num_tokens(), options.max_step_tokens);
+      ASSERT_EQ(!plan.work.empty(), busy) << "an idle step while work waits would hang the engine";
+    }
+    EXPECT_EQ(s.pool().num_used(), 0);
+    preemptions += s.preemptions();
+  }
+  EXPECT_GT(preemptions, 100) << "the loads no longer exercise preemption";
+}
+
+}  // namespace
+}  // namespace sterna
