@@ -31,10 +31,13 @@ class EnergyMeter {
 struct EnergyMeterOptions {
   // "auto": NVML for a GPU device, else RAPL, else the model; or one of "nvml", "rapl", "modelled".
   std::string source = "auto";
-  // The model's constants: watts for each fully used core of this process, and at rest for its share
-  // of the machine.
+  // The model's constants: watts for each fully used core of this process, and at rest for its
+  // share of the machine.
   double watts_per_core = 0.0;  // 0: the default documented in docs/energy.md
   double idle_watts = 0.0;      // 0: likewise
+  // NVML's index of the GPU the model runs on; -1: it runs on the CPU, so "auto" never takes NVML
+  // ("nvml" by name then means GPU 0).
+  int gpu_index = -1;
 };
 
 // An unavailable source that was asked for by name is an error that says why; "auto" logs what it
