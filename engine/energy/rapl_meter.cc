@@ -7,7 +7,6 @@
 #include <cerrno>
 #include <cstddef>
 #include <filesystem>
-#include <string_view>
 #include <utility>
 
 #include "absl/strings/ascii.h"
@@ -29,7 +28,7 @@ StatusOr<std::string> ReadWord(const std::string& path) {
   const int error = errno;
   close(fd);
   if (size < 0) return absl::ErrnoToStatus(error, absl::StrCat("cannot read ", path));
-  const std::string_view text(buffer, static_cast<size_t>(size));
+  const std::string text(buffer, static_cast<size_t>(size));
   return std::string(absl::StripAsciiWhitespace(text));
 }
 
