@@ -1,5 +1,5 @@
-// The devices this build knows, chosen once at start: the only way from engine/ to an implementation
-// of Ops.
+// The devices this build knows, chosen once at start: the only way from engine/ to an
+// implementation of Ops.
 #ifndef STERNA_KERNELS_DEVICES_H_
 #define STERNA_KERNELS_DEVICES_H_
 
@@ -14,7 +14,7 @@
 namespace sterna {
 
 struct CpuOptions {
-  int num_threads = 0;      // 0: one per physical core this process may use
+  int num_threads = 0;       // 0: one per physical core this process may use
   std::string isa = "auto";  // "auto": the best this machine has; or one of CpuIsaLevels()
 };
 

@@ -16,9 +16,11 @@ struct TokenCount {
 
 // One row of a Sample call. Steps are applied in this order, the order vLLM documents:
 //   1. logit_bias is added;
-//   2. repetition_penalty r (Keskar et al. 2019, arXiv:1909.05858, section 4.1): logits of tokens in
+//   2. repetition_penalty r (Keskar et al. 2019, arXiv:1909.05858, section 4.1): logits of tokens
+//   in
 //      prompt or output are divided by r when positive, multiplied when negative;
-//   3. frequency_penalty * in_output and presence_penalty * [in_output > 0] are subtracted (OpenAI);
+//   3. frequency_penalty * in_output and presence_penalty * [in_output > 0] are subtracted
+//   (OpenAI);
 //   4. temperature 0 takes the largest logit, the lowest id among equals; otherwise logits are
 //      divided by the temperature;
 //   5. min_p keeps tokens with probability >= min_p * the largest; 6. top_k; 7. top_p keeps the

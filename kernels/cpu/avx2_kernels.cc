@@ -1,0 +1,230 @@
+// AVX2 with FMA: 8 rows at once. Intrinsics only (kernel_table.h says why).
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/vector_kernels.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna::cpu {
+namespace {
+
+struct Avx2Vector {
+  static constexpr int kLanes = 8;
+  static constexpr int kDenseRegs = 8;
+  using Reg = __m256;
+  using IntReg = __m256i;
+
+  // All bits set in lanes 0 .. n-1.
+  static __m256i First(int64_t n) {
+    const __m256i lane = _mm256_set_epi32(7, 6, 5, 4, 3, 2, 1, 0);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(static_cast<int>(n)), lane);
+  }
+
+  static Reg Set(float x) { return _mm256_set1_ps(x); }
+  static Reg Zero() { return _mm256_setzero_ps(); }
+  static Reg Load(const float* p) { return _mm256_loadu_ps(p); }
+  static Reg LoadN(const float* p, int64_t n) { return _mm256_maskload_ps(p, First(n)); }
+  static void Store(float* p, Reg x) { _mm256_storeu_ps(p, x); }
+  static void StoreN(float* p, int64_t n, Reg x) { _mm256_maskstore_ps(p, First(n), x); }
+  static Reg LoadBf16(const uint16_t* p) {
+    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
+  }
+  static Reg LoadBf16N(const uint16_t* p, int64_t n) {
+    uint16_t bits[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) bits[i] = p[i];
+    return LoadBf16(bits);
+  }
+
+  static Reg Add(Reg a, Reg b) { return _mm256_add_ps(a, b); }
+  static Reg Sub(Reg a, Reg b) { return _mm256_sub_ps(a, b); }
+  static Reg Mul(Reg a, Reg b) { return _mm256_mul_ps(a, b); }
+  static Reg Div(Reg a, Reg b) { return _mm256_div_ps(a, b); }
+  static Reg Fma(Reg a, Reg b, Reg c) { return _mm256_fmadd_ps(a, b, c); }
+  static Reg Max(Reg a, Reg b) { return _mm256_max_ps(a, b); }
+  static Reg Min(Reg a, Reg b) { return _mm256_min_ps(a, b); }
+  static Reg Abs(Reg x) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), x); }
+  static Reg SelectLess(Reg a, Reg b, Reg x, Reg y) {
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_LT_OQ));
+  }
+  static Reg SelectEqual(Reg a, Reg b, Reg x, Reg y) {
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(a, b, _CMP_EQ_OQ));
+  }
+  static float Sum(Reg x) {
+    __m128 v = _mm_add_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    v = _mm_add_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_add_ss(v, _mm_movehdup_ps(v)));
+  }
+  static float Largest(Reg x) {
+    __m128 v = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));
+    v = _mm_max_ps(v, _mm_movehl_ps(v, v));
+    return _mm_cvtss_f32(_mm_max_ss(v, _mm_movehdup_ps(v)));
+  }
+  static Reg Round(Reg x) {
+    return _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  static Reg TimesPow2(Reg x, Reg n) {
+    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+    return _mm256_mul_ps(x, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
+  }
+
+  static IntReg IntZero() { return _mm256_setzero_si256(); }
+  static IntReg QuantizeN(Reg x, int64_t n, int8_t* q, IntReg sum) {
+    __m256i value = _mm256_cvtps_epi32(Round(x));
+    value = _mm256_max_epi32(_mm256_set1_epi32(-128), value);
+    value = _mm256_min_epi32(_mm256_set1_epi32(127), value);
+    const __m128i words =
+        _mm_packs_epi32(_mm256_castsi256_si128(value), _mm256_extracti128_si256(value, 1));
+    const int64_t bytes = _mm_cvtsi128_si64(_mm_packs_epi16(words, words));
+    std::memcpy(q, &bytes, static_cast<size_t>(n));
+    return _mm256_add_epi32(sum, value);
+  }
+  static int32_t IntSum(IntReg x) {
+    __m128i v = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, _MM_SHUFFLE(1, 0, 3, 2)));
+    v = _mm_add_epi32(v, _mm_shuffle_epi32(v, _MM_SHUFFLE(2, 3, 0, 1)));
+    return _mm_cvtsi128_si32(v);
+  }
+};
+
+constexpr int64_t kPrefetchBytes = 4096;
+// A register holds 8 of the 16 rows of a line.
+constexpr int64_t kHalfRows = 8;
+constexpr int64_t kHalfBytes = 32;
+
+// A pair sum of codes (at most 2) and activations is at most 2 * 2 * 128, so neither one vpmaddubsw
+// nor the 16 of a block saturate 16 bits.
+static_assert(kTernaryBlockCols / 4 * 2 * 2 * 128 <= INT16_MAX);
+
+inline __m256i Broadcast4(const int8_t* q) {
+  int32_t four;
+  std::memcpy(&four, q, sizeof(four));
+  return _mm256_set1_epi32(four);
+}
+
+// Adds columns 4*kI .. 4*kI + 3 of half a line: bits 2*kI, 2*kI + 1 of every byte.
+template <int kI, int kTokens>
+[[gnu::always_inline]] inline void AddQuarter(__m256i line, const int8_t* q, int64_t q_stride,
+                                              __m256i (&sums)[kTokens]) {
+  const __m256i codes = _mm256_and_si256(_mm256_srli_epi16(line, 2 * kI), _mm256_set1_epi8(3));
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    const __m256i values = Broadcast4(q + t * q_stride + 4 * kI);
+    sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(codes, values));
+  }
+}
+
+// Adds 8 rows of one block to `sums`.
+template <int kTokens>
+[[gnu::always_inline]] inline void AddHalfBlock(const uint8_t* half, const int8_t* q,
+                                                int64_t q_stride, __m256i (&sums)[kTokens]) {
+  __m256i words[kTokens];
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) words[t] = _mm256_setzero_si256();
+#pragma GCC unroll 1
+  for (int64_t j = 0; j < kTernaryBlockCols / kTernaryLineCols; ++j) {
+    const uint8_t* p = half + j * kTernaryLineBytes;
+    const int8_t* x = q + j * kTernaryLineCols;
+    const __m256i line = _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
+    _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    AddQuarter<0>(line, x, q_stride, words);
+    AddQuarter<1>(line, x, q_stride, words);
+    AddQuarter<2>(line, x, q_stride, words);
+    AddQuarter<3>(line, x, q_stride, words);
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    sums[t] = _mm256_add_epi32(sums[t], _mm256_madd_epi16(words[t], _mm256_set1_epi16(1)));
+  }
+}
+
+// Scales of 8 rows in group g, of which `rows` exist.
+__m256 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, int64_t rows) {
+  if (task.w_scale_row_stride == 0) return _mm256_set1_ps(task.w_scale[0]);
+  const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
+  float lanes[kHalfRows] = {};
+  for (int64_t r = 0; r < rows; ++r) lanes[r] = scales[r * task.w_scale_row_stride];
+  return _mm256_loadu_ps(lanes);
+}
+
+// Writes 8 outputs of one token, of which `rows` exist.
+void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, int64_t rows,
+                  __m256 value) {
+  float* y = task.y + token * task.rows + first_row;
+  if (task.bias != nullptr) {
+    value = _mm256_add_ps(value, Avx2Vector::LoadN(task.bias + first_row, rows));
+  }
+  if (task.accumulate) value = _mm256_add_ps(Avx2Vector::LoadN(y, rows), value);
+  Avx2Vector::StoreN(y, rows, value);
+}
+
+// Outputs of the 16 rows of a block for kTokens tokens from `token` on.
+template <int kTokens>
+void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
+  const uint8_t* packed = task.packed + row_block * task.col_blocks * kTernaryBlockBytes;
+  const int8_t* q = task.q + token * task.q_stride;
+  const int64_t first_row = row_block * kTernaryBlockRows;
+  __m256 value[2][kTokens];
+  for (int t = 0; t < kTokens; ++t) value[0][t] = value[1][t] = _mm256_setzero_ps();
+  for (int64_t g = 0; g < task.num_groups; ++g) {
+    __m256i sums[2][kTokens];
+    for (int t = 0; t < kTokens; ++t) sums[0][t] = sums[1][t] = _mm256_setzero_si256();
+    const int64_t begin = g * task.group_col_blocks;
+    const int64_t end = begin + task.group_col_blocks < task.col_blocks
+                            ? begin + task.group_col_blocks
+                            : task.col_blocks;
+    for (int64_t b = begin; b < end; ++b) {
+      const uint8_t* block = packed + b * kTernaryBlockBytes;
+      AddHalfBlock(block, q + b * kTernaryBlockCols, task.q_stride, sums[0]);
+      AddHalfBlock(block + kHalfBytes, q + b * kTernaryBlockCols, task.q_stride, sums[1]);
+    }
+    for (int half = 0; half < 2; ++half) {
+      const int64_t row = first_row + half * kHalfRows;
+      const __m256 w_scale =
+          RowScales(task, row, g, task.rows - row < kHalfRows ? task.rows - row : kHalfRows);
+      for (int t = 0; t < kTokens; ++t) {
+        const int64_t i = (token + t) * task.num_groups + g;
+        const __m256i sum = _mm256_sub_epi32(sums[half][t], _mm256_set1_epi32(task.sum[i]));
+        const __m256 scale = _mm256_div_ps(w_scale, _mm256_set1_ps(task.s[i]));
+        value[half][t] =
+            _mm256_add_ps(value[half][t], _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale));
+      }
+    }
+  }
+  for (int half = 0; half < 2; ++half) {
+    const int64_t row = first_row + half * kHalfRows;
+    if (row >= task.rows) break;
+    for (int t = 0; t < kTokens; ++t) {
+      StoreOutputs(task, token + t, row, task.rows - row, value[half][t]);
+    }
+  }
+}
+
+template <int kTokens>
+void TernaryBlocks(const TernaryTask& task, int64_t token, int64_t first, int64_t count) {
+  for (int64_t block = first; block < first + count; ++block) {
+    TernaryTile<kTokens>(task, block, token);
+  }
+}
+
+void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
+  using BlocksFn = void (*)(const TernaryTask&, int64_t, int64_t, int64_t);
+  constexpr BlocksFn kByTokens[kTokenTile] = {TernaryBlocks<1>, TernaryBlocks<2>, TernaryBlocks<3>,
+                                              TernaryBlocks<4>, TernaryBlocks<5>, TernaryBlocks<6>,
+                                              TernaryBlocks<7>, TernaryBlocks<8>};
+  for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
+    const int64_t left = task.tokens - token;
+    kByTokens[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
+  }
+}
+
+constexpr CpuKernels kKernels = VectorKernels<Avx2Vector>::Table("avx2", TernaryLinear);
+
+}  // namespace
+
+const CpuKernels& Avx2Kernels() { return kKernels; }
+
+}  // namespace sterna::cpu

@@ -1,0 +1,235 @@
+// AVX-512 with VNNI: 16 rows at once. Intrinsics only (kernel_table.h says why).
+#include <immintrin.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/vector_kernels.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna::cpu {
+namespace {
+
+struct Avx512Vector {
+  static constexpr int kLanes = 16;
+  static constexpr int kDenseRegs = 24;
+  using Reg = __m512;
+  using IntReg = __m512i;
+
+  static __mmask16 First(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
+
+  static Reg Set(float x) { return _mm512_set1_ps(x); }
+  static Reg Zero() { return _mm512_setzero_ps(); }
+  static Reg Load(const float* p) { return _mm512_loadu_ps(p); }
+  static Reg LoadN(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(First(n), p); }
+  static void Store(float* p, Reg x) { _mm512_storeu_ps(p, x); }
+  static void StoreN(float* p, int64_t n, Reg x) { _mm512_mask_storeu_ps(p, First(n), x); }
+  static Reg Widen(__m256i bf16) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
+  }
+  static Reg LoadBf16(const uint16_t* p) {
+    return Widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Reg LoadBf16N(const uint16_t* p, int64_t n) {
+    return Widen(_mm256_maskz_loadu_epi16(First(n), p));
+  }
+
+  static Reg Add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
+  static Reg Sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
+  static Reg Mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
+  static Reg Div(Reg a, Reg b) { return _mm512_div_ps(a, b); }
+  static Reg Fma(Reg a, Reg b, Reg c) { return _mm512_fmadd_ps(a, b, c); }
+  static Reg Max(Reg a, Reg b) { return _mm512_max_ps(a, b); }
+  static Reg Min(Reg a, Reg b) { return _mm512_min_ps(a, b); }
+  static Reg Abs(Reg x) { return _mm512_abs_ps(x); }
+  static Reg SelectLess(Reg a, Reg b, Reg x, Reg y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_LT_OQ), y, x);
+  }
+  static Reg SelectEqual(Reg a, Reg b, Reg x, Reg y) {
+    return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), y, x);
+  }
+  static float Sum(Reg x) { return _mm512_reduce_add_ps(x); }
+  static float Largest(Reg x) { return _mm512_reduce_max_ps(x); }
+  static Reg Round(Reg x) {
+    return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+  }
+  static Reg TimesPow2(Reg x, Reg n) { return _mm512_scalef_ps(x, n); }
+
+  static IntReg IntZero() { return _mm512_setzero_si512(); }
+  static IntReg QuantizeN(Reg x, int64_t n, int8_t* q, IntReg sum) {
+    __m512i value = _mm512_cvt_roundps_epi32(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    value = _mm512_max_epi32(_mm512_set1_epi32(-128), value);
+    value = _mm512_min_epi32(_mm512_set1_epi32(127), value);
+    _mm_mask_storeu_epi8(q, First(n), _mm512_cvtepi32_epi8(value));
+    return _mm512_add_epi32(sum, value);
+  }
+  static int32_t IntSum(IntReg x) { return _mm512_reduce_add_epi32(x); }
+};
+
+// How far ahead of the weights in use to ask for more: about the latency of memory at full rate.
+constexpr int64_t kPrefetchBytes = 4096;
+
+// The sums of one tile: kTokens x kBlocks row blocks, each in kChains registers of 16 rows, so that
+// tiles with few sums still keep several vpdpbusd in flight. Integer sums are the same in any
+// order.
+template <int kTokens, int kBlocks, int kChains>
+struct TileSums {
+  __m512i of[kBlocks][kTokens][kChains];
+};
+
+inline __m512i Broadcast4(const int8_t* q) {
+  int32_t four;
+  std::memcpy(&four, q, sizeof(four));
+  return _mm512_set1_epi32(four);
+}
+
+// Adds columns 4*kI .. 4*kI + 3 of a line: bits 2*kI, 2*kI + 1 of every byte.
+template <int kI, int kTokens, int kBlocks, int kChains>
+[[gnu::always_inline]] inline void AddQuarter(const __m512i (&line)[kBlocks], const int8_t* q,
+                                              int64_t q_stride,
+                                              TileSums<kTokens, kBlocks, kChains>& sums) {
+  const __m512i mask = _mm512_set1_epi8(3);
+  __m512i codes[kBlocks];
+#pragma GCC unroll 4
+  for (int k = 0; k < kBlocks; ++k) {
+    codes[k] = _mm512_and_si512(_mm512_srli_epi16(line[k], 2 * kI), mask);
+  }
+#pragma GCC unroll 8
+  for (int t = 0; t < kTokens; ++t) {
+    const __m512i values = Broadcast4(q + t * q_stride + 4 * kI);
+#pragma GCC unroll 4
+    for (int k = 0; k < kBlocks; ++k) {
+      __m512i& sum = sums.of[k][t][kI % kChains];
+      sum = _mm512_dpbusd_epi32(sum, codes[k], values);
+    }
+  }
+}
+
+// Sums of column blocks begin .. end-1; `packed` and `q` point at column block 0.
+template <int kTokens, int kBlocks, int kChains>
+[[gnu::always_inline]] inline void AddBlocks(const uint8_t* packed, int64_t row_block_bytes,
+                                             const int8_t* q, int64_t q_stride, int64_t begin,
+                                             int64_t end,
+                                             TileSums<kTokens, kBlocks, kChains>& sums) {
+  for (int64_t b = begin; b < end; ++b) {
+#pragma GCC unroll 1
+    for (int64_t j = 0; j < kTernaryBlockCols / kTernaryLineCols; ++j) {
+      const uint8_t* p = packed + b * kTernaryBlockBytes + j * kTernaryLineBytes;
+      const int8_t* x = q + b * kTernaryBlockCols + j * kTernaryLineCols;
+      __m512i line[kBlocks];
+#pragma GCC unroll 4
+      for (int k = 0; k < kBlocks; ++k) {
+        line[k] = _mm512_load_si512(p + k * row_block_bytes);
+        _mm_prefetch(reinterpret_cast<const char*>(p + k * row_block_bytes + kPrefetchBytes),
+                     _MM_HINT_T0);
+      }
+      AddQuarter<0>(line, x, q_stride, sums);
+      AddQuarter<1>(line, x, q_stride, sums);
+      AddQuarter<2>(line, x, q_stride, sums);
+      AddQuarter<3>(line, x, q_stride, sums);
+    }
+  }
+}
+
+// Scales of 16 rows in group g.
+__m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, __mmask16 rows) {
+  if (task.w_scale_row_stride == 0) return _mm512_set1_ps(task.w_scale[0]);
+  const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
+  if (task.w_scale_row_stride == 1) return _mm512_maskz_loadu_ps(rows, scales);
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i index =
+      _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(task.w_scale_row_stride)));
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), rows, index, scales, 4);
+}
+
+// Writes 16 outputs of one token.
+void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, __mmask16 rows,
+                  __m512 value) {
+  float* y = task.y + token * task.rows + first_row;
+  if (task.bias != nullptr) {
+    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(rows, task.bias + first_row));
+  }
+  if (task.accumulate) value = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), value);
+  _mm512_mask_storeu_ps(y, rows, value);
+}
+
+// Outputs of kBlocks row blocks from `row_block` on, for kTokens tokens from `token` on.
+template <int kTokens, int kBlocks, int kChains>
+void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
+  const int64_t row_block_bytes = task.col_blocks * kTernaryBlockBytes;
+  const int64_t first_row = row_block * kTernaryBlockRows;
+  __m512 value[kBlocks][kTokens];
+  __mmask16 rows[kBlocks];
+  for (int k = 0; k < kBlocks; ++k) {
+    const int64_t left = task.rows - first_row - k * kTernaryBlockRows;
+    rows[k] = Avx512Vector::First(left < kTernaryBlockRows ? left : kTernaryBlockRows);
+    for (int t = 0; t < kTokens; ++t) value[k][t] = _mm512_setzero_ps();
+  }
+  for (int64_t g = 0; g < task.num_groups; ++g) {
+    TileSums<kTokens, kBlocks, kChains> sums;
+#pragma GCC unroll 4
+    for (int k = 0; k < kBlocks; ++k) {
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+        for (int c = 0; c < kChains; ++c) sums.of[k][t][c] = _mm512_setzero_si512();
+      }
+    }
+    const int64_t begin = g * task.group_col_blocks;
+    const int64_t end = begin + task.group_col_blocks < task.col_blocks
+                            ? begin + task.group_col_blocks
+                            : task.col_blocks;
+    AddBlocks(task.packed + row_block * row_block_bytes, row_block_bytes,
+              task.q + token * task.q_stride, task.q_stride, begin, end, sums);
+#pragma GCC unroll 4
+    for (int k = 0; k < kBlocks; ++k) {
+      const __m512 w_scale = RowScales(task, first_row + k * kTernaryBlockRows, g, rows[k]);
+#pragma GCC unroll 8
+      for (int t = 0; t < kTokens; ++t) {
+        __m512i sum = sums.of[k][t][0];
+        for (int c = 1; c < kChains; ++c) sum = _mm512_add_epi32(sum, sums.of[k][t][c]);
+        const int64_t i = (token + t) * task.num_groups + g;
+        sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(task.sum[i]));
+        const __m512 scale = _mm512_div_ps(w_scale, _mm512_set1_ps(task.s[i]));
+        value[k][t] = _mm512_add_ps(value[k][t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+      }
+    }
+  }
+  for (int k = 0; k < kBlocks; ++k) {
+    for (int t = 0; t < kTokens; ++t) {
+      StoreOutputs(task, token + t, first_row + k * kTernaryBlockRows, rows[k], value[k][t]);
+    }
+  }
+}
+
+// One or two tokens read one stream of weights and need chains; more share each broadcast of
+// activations between two row blocks.
+template <int kTokens>
+void TernaryBlocks(const TernaryTask& task, int64_t token, int64_t first, int64_t count) {
+  int64_t block = first;
+  if constexpr (kTokens > 2) {
+    for (; block + 2 <= first + count; block += 2) TernaryTile<kTokens, 2, 1>(task, block, token);
+  }
+  constexpr int kChains = kTokens <= 2 ? 4 : 2;
+  for (; block < first + count; ++block) TernaryTile<kTokens, 1, kChains>(task, block, token);
+}
+
+void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
+  using BlocksFn = void (*)(const TernaryTask&, int64_t, int64_t, int64_t);
+  constexpr BlocksFn kByTokens[kTokenTile] = {TernaryBlocks<1>, TernaryBlocks<2>, TernaryBlocks<3>,
+                                              TernaryBlocks<4>, TernaryBlocks<5>, TernaryBlocks<6>,
+                                              TernaryBlocks<7>, TernaryBlocks<8>};
+  for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
+    const int64_t left = task.tokens - token;
+    kByTokens[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
+  }
+}
+
+constexpr CpuKernels kKernels = VectorKernels<Avx512Vector>::Table("avx512_vnni", TernaryLinear);
+
+}  // namespace
+
+const CpuKernels& Avx512VnniKernels() { return kKernels; }
+
+}  // namespace sterna::cpu

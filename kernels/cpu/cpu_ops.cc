@@ -1,0 +1,289 @@
+#include "kernels/cpu/cpu_ops.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <memory>
+
+#include "absl/strings/str_cat.h"
+#include "base/check.h"
+#include "kernels/cpu/cpu_sampler.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/topology.h"
+#include "kernels/devices.h"
+
+namespace sterna {
+namespace cpu {
+namespace {
+
+constexpr int kMaxThreads = 1024;
+// Work below this is not worth another thread's wake-up.
+constexpr int64_t kRunNanoseconds = 4000;
+// About what one thread does in a nanosecond; only for cutting work into runs.
+constexpr int64_t kFloatsPerNanosecond = 4;
+constexpr int64_t kWeightBytesPerNanosecond = 8;
+
+QuantizedRow RowOf(const QuantizedMat<float>& m, int64_t row) {
+  const int64_t groups = m.num_groups();
+  return {.q = m.q + row * m.stride,
+          .stride = m.stride,
+          .cols = m.cols,
+          .group_size = m.group_size,
+          .scale = m.scale + row * groups,
+          .sum = m.sum + row * groups};
+}
+
+void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
+  STERNA_CHECK(m.rows == rows && m.cols == cols);
+  STERNA_CHECK(m.stride == RoundUp(cols, kTernaryBlockCols) && m.group_size > 0);
+}
+
+// Where the scale of the tensor, too, can be pointed at: `tensor_scale` outlives the task.
+TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_scale) {
+  const TernaryMatrix& w = *p.w;
+  const bool per_tensor = w.granularity() == ScaleGranularity::kTensor;
+  return {.packed = w.packed(),
+          .rows = w.rows(),
+          .col_blocks = w.col_blocks(),
+          .group_col_blocks = CeilDiv(w.group_size(), kTernaryBlockCols),
+          .num_groups = w.num_groups(),
+          .w_scale = per_tensor ? &tensor_scale : w.scales().data(),
+          .w_scale_row_stride = per_tensor ? 0 : w.num_groups(),
+          .bias = p.bias.empty() ? nullptr : p.bias.data(),
+          .q = p.q.q,
+          .q_stride = p.q.stride,
+          .s = p.q.scale,
+          .sum = p.q.sum,
+          .tokens = p.y.rows,
+          .y = p.y.data,
+          .accumulate = p.accumulate};
+}
+
+void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm, float eps,
+            const float* cos, const float* sin, int64_t head_dim) {
+  if (!norm.empty()) kernels.rms_norm(head, norm.data(), eps, head_dim, head);
+  kernels.rotate(head, cos, sin, head_dim / 2);
+}
+
+}  // namespace
+
+template <typename Body>
+void CpuOps::ForRuns(int64_t items, int64_t item_cost, const Body& body) {
+  const int64_t run = CeilDiv(kRunNanoseconds, std::max<int64_t>(item_cost, 1));
+  pool_.ParallelFor(CeilDiv(items, run), [&](int64_t i) {
+    const int64_t first = i * run;
+    body(first, std::min(run, items - first));
+  });
+}
+
+void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
+  const int64_t cols = p.x.cols;
+  STERNA_CHECK(std::ssize(p.token_ids) == p.x.rows && p.table.cols == cols);
+  ForRuns(p.x.rows, cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) {
+      const int64_t token = p.token_ids[t];
+      STERNA_CHECK(token >= 0 && token < p.table.rows);
+      if (p.table.type == DenseType::kBf16) {
+        const uint16_t* row = static_cast<const uint16_t*>(p.table.data) + token * cols;
+        kernels_.widen_bf16(row, cols, p.x.row(t));
+      } else {
+        const float* row = static_cast<const float*>(p.table.data) + token * cols;
+        std::copy_n(row, cols, p.x.row(t));
+      }
+    }
+  });
+}
+
+void CpuOps::RmsNorm(const RmsNormParams<float>& p) {
+  STERNA_CHECK(std::ssize(p.weight) == p.x.cols);
+  STERNA_CHECK(p.y.rows == p.x.rows && p.y.cols == p.x.cols);
+  ForRuns(p.x.rows, p.x.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) {
+      kernels_.rms_norm(p.x.row(t), p.weight.data(), p.eps, p.x.cols, p.y.row(t));
+    }
+  });
+}
+
+void CpuOps::RmsNormQuantize(const RmsNormQuantizeParams<float>& p) {
+  STERNA_CHECK(p.weight.empty() || std::ssize(p.weight) == p.x.cols);
+  CheckQuantized(p.out, p.x.rows, p.x.cols);
+  const float* weight = p.weight.empty() ? nullptr : p.weight.data();
+  ForRuns(p.x.rows, p.x.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) {
+      kernels_.norm_quantize(p.x.row(t), weight, p.eps, RowOf(p.out, t));
+    }
+  });
+}
+
+void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
+  const TernaryMatrix& w = *p.w;
+  CheckQuantized(p.q, p.y.rows, w.cols());
+  STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
+  STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
+  const float tensor_scale = static_cast<float>(w.tensor_scale());
+  const TernaryTask task = MakeTask(p, tensor_scale);
+  // Runs of a few pairs of row blocks: with many tokens such a panel stays in the second-level
+  // cache while all tokens pass over it.
+  constexpr int64_t kPanelBlocks = 4;
+  const int64_t panel_cost = std::max<int64_t>(task.tokens / 4, 1) * kPanelBlocks *
+                             task.col_blocks * kTernaryBlockBytes / kWeightBytesPerNanosecond;
+  const int64_t blocks = w.row_blocks();
+  ForRuns(CeilDiv(blocks, kPanelBlocks), panel_cost, [&](int64_t first, int64_t count) {
+    for (int64_t block = first * kPanelBlocks; block < (first + count) * kPanelBlocks;
+         block += kPanelBlocks) {
+      kernels_.ternary_linear(task, block, std::min(kPanelBlocks, blocks - block));
+    }
+  });
+}
+
+void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
+  STERNA_CHECK(p.x.cols == p.w.cols && p.y.rows == p.x.rows && p.y.cols == p.w.rows);
+  const DenseTask task = {.x = p.x.data,
+                          .tokens = p.x.rows,
+                          .w = p.w.data,
+                          .bf16 = p.w.type == DenseType::kBf16,
+                          .rows = p.w.rows,
+                          .cols = p.w.cols,
+                          .y = p.y.data};
+  // Rows of which all tokens are computed before the next: a panel fits the second-level cache.
+  constexpr int64_t kPanelRows = 48;
+  const int64_t panel_cost = p.x.rows * kPanelRows * p.w.cols / kFloatsPerNanosecond;
+  ForRuns(CeilDiv(p.w.rows, kPanelRows), panel_cost, [&](int64_t first, int64_t count) {
+    for (int64_t row = first * kPanelRows; row < (first + count) * kPanelRows && row < p.w.rows;
+         row += kPanelRows) {
+      kernels_.dense_linear(task, row, std::min(kPanelRows, p.w.rows - row));
+    }
+  });
+}
+
+void CpuOps::RotaryTable(const RotaryTableParams<float>& p) {
+  const int64_t half = p.cos.cols;
+  STERNA_CHECK(std::ssize(p.positions) == p.cos.rows && std::ssize(p.inv_freq) == half);
+  STERNA_CHECK(p.sin.rows == p.cos.rows && p.sin.cols == half);
+  constexpr int64_t kSinCosNanoseconds = 40;
+  ForRuns(p.cos.rows, half * kSinCosNanoseconds, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) {
+      for (int64_t i = 0; i < half; ++i) {
+        // In double: a float angle at position 100,000 is off by 0.004 radians.
+        const double angle = p.positions[t] * p.inv_freq[i];
+        p.cos.row(t)[i] = static_cast<float>(std::cos(angle) * p.factor);
+        p.sin.row(t)[i] = static_cast<float>(std::sin(angle) * p.factor);
+      }
+    }
+  });
+}
+
+void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
+  const int64_t hd = p.kv.head_dim;
+  const int64_t kv_heads = p.kv.num_kv_heads;
+  STERNA_CHECK(hd > 0 && hd % 2 == 0 && p.q.cols % hd == 0 && p.cos.cols == hd / 2);
+  STERNA_CHECK(p.k.cols == kv_heads * hd && p.v.cols == kv_heads * hd && p.sin.cols == hd / 2);
+  STERNA_CHECK(p.q_norm.empty() || std::ssize(p.q_norm) == hd);
+  STERNA_CHECK(p.k_norm.empty() || std::ssize(p.k_norm) == hd);
+  STERNA_CHECK(p.k.rows == p.q.rows && p.v.rows == p.q.rows && p.cos.rows == p.q.rows &&
+               p.sin.rows == p.q.rows && std::ssize(p.slots) == p.q.rows);
+  ForRuns(p.q.rows, (p.q.cols + 2 * p.k.cols) / kFloatsPerNanosecond,
+          [&](int64_t first, int64_t count) {
+            for (int64_t t = first; t < first + count; ++t) {
+              const float* cos = p.cos.row(t);
+              const float* sin = p.sin.row(t);
+              for (int64_t i = 0; i < p.q.cols; i += hd) {
+                Rotate(kernels_, p.q.row(t) + i, p.q_norm, p.norm_eps, cos, sin, hd);
+              }
+              const int64_t slot = p.slots[t];
+              STERNA_CHECK(slot >= 0 && slot < p.kv.num_blocks * kKvBlockTokens);
+              for (int64_t h = 0; h < kv_heads; ++h) {
+                float* k = p.k.row(t) + h * hd;
+                Rotate(kernels_, k, p.k_norm, p.norm_eps, cos, sin, hd);
+                std::copy_n(k, hd, p.kv.k + p.kv.Offset(slot, h));
+                std::copy_n(p.v.row(t) + h * hd, hd, p.kv.v + p.kv.Offset(slot, h));
+              }
+            }
+          });
+}
+
+void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
+  const int64_t hd = p.kv.head_dim;
+  const int64_t kv_heads = p.kv.num_kv_heads;
+  STERNA_CHECK(hd > 0 && kv_heads > 0 && p.q.cols % (hd * kv_heads) == 0);
+  STERNA_CHECK(p.o.rows == p.q.rows && p.o.cols == p.q.cols);
+  STERNA_CHECK(std::ssize(p.positions) == p.q.rows && std::ssize(p.sequence) == p.q.rows);
+  const int64_t group = p.q.cols / hd / kv_heads;
+  int64_t attended = 0;
+  for (const int32_t position : p.positions) {
+    STERNA_CHECK(position >= 0 && position / kKvBlockTokens < p.block_tables.cols);
+    attended += position + 1;
+  }
+  const int64_t items = p.q.rows * kv_heads;
+  const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2;
+  ForRuns(items, cost / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    for (int64_t i = first; i < first + count; ++i) {
+      const int64_t t = i / kv_heads;
+      const int64_t kv_head = i % kv_heads;
+      const int64_t last = p.positions[t];
+      const AttentionTask task = {
+          .q = p.q.row(t) + kv_head * group * hd,
+          .heads = group,
+          .head_dim = hd,
+          .k = p.kv.k + p.kv.Offset(0, kv_head),
+          .v = p.kv.v + p.kv.Offset(0, kv_head),
+          .block_stride = p.kv.Offset(kKvBlockTokens, 0),
+          .block_table = p.block_tables.row(p.sequence[t]),
+          .first = p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0,
+          .last = last,
+          .scale = p.scale,
+          .o = p.o.row(t) + kv_head * group * hd};
+      kernels_.attention(task);
+    }
+  });
+}
+
+void CpuOps::GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) {
+  const int64_t cols = p.gate.cols;
+  STERNA_CHECK(p.up.rows == p.gate.rows && p.up.cols == cols);
+  STERNA_CHECK(p.sub_norm.empty() || std::ssize(p.sub_norm) == cols);
+  CheckQuantized(p.out, p.gate.rows, cols);
+  const float* norm = p.sub_norm.empty() ? nullptr : p.sub_norm.data();
+  const auto gate =
+      p.activation == Activation::kSilu ? kernels_.silu_gate : kernels_.relu_squared_gate;
+  ForRuns(p.gate.rows, 2 * cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    const auto h = std::make_unique_for_overwrite<float[]>(cols);
+    for (int64_t t = first; t < first + count; ++t) {
+      gate(p.gate.row(t), p.up.row(t), cols, h.get());
+      kernels_.norm_quantize(h.get(), norm, p.eps, RowOf(p.out, t));
+    }
+  });
+}
+
+void CpuOps::GatherRows(const GatherRowsParams<float>& p) {
+  STERNA_CHECK(std::ssize(p.rows) == p.y.rows && p.x.cols == p.y.cols);
+  for (int64_t r = 0; r < p.y.rows; ++r) {
+    STERNA_CHECK(p.rows[r] >= 0 && p.rows[r] < p.x.rows);
+    std::copy_n(p.x.row(p.rows[r]), p.x.cols, p.y.row(r));
+  }
+}
+
+void CpuOps::Sample(const SampleOpParams<float>& p) {
+  const int64_t rows = p.logits.rows;
+  STERNA_CHECK(std::ssize(p.params) == rows && std::ssize(p.results) == rows);
+  ForRuns(rows, p.logits.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
+    for (int64_t r = first; r < first + count; ++r) {
+      p.results[r] = SampleRow(kernels_, p.logits.row(r), p.logits.cols, p.params[r]);
+    }
+  });
+}
+
+}  // namespace cpu
+
+StatusOr<std::unique_ptr<Ops<float>>> CreateCpuOps(const CpuOptions& options) {
+  if (options.num_threads < 0 || options.num_threads > cpu::kMaxThreads) {
+    return absl::InvalidArgumentError(absl::StrCat("CPU threads must be 1 to ", cpu::kMaxThreads,
+                                                   ", or 0 for one per physical core; got ",
+                                                   options.num_threads));
+  }
+  STERNA_ASSIGN_OR_RETURN(const cpu::CpuKernels* kernels, cpu::ChooseKernels(options.isa));
+  const int threads = options.num_threads == 0 ? cpu::UsableCores() : options.num_threads;
+  return std::make_unique<cpu::CpuOps>(*kernels, std::min(threads, cpu::kMaxThreads));
+}
+
+}  // namespace sterna

@@ -1,0 +1,50 @@
+// Ops<float> on the processor's cores: checks shapes, shares rows out over a thread pool and calls
+// the kernels of one instruction set.
+//
+// Use: kernels/devices.h, CreateCpuOps. All work is done when an op returns; Finish never fails.
+// Thread contract: one caller at a time.
+#ifndef STERNA_KERNELS_CPU_CPU_OPS_H_
+#define STERNA_KERNELS_CPU_CPU_OPS_H_
+
+#include <cstdint>
+#include <string>
+
+#include "base/thread_pool.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/ops.h"
+
+namespace sterna::cpu {
+
+class CpuOps final : public Ops<float> {
+ public:
+  // `kernels` must be one this machine can run (isa.h).
+  CpuOps(const CpuKernels& kernels, int num_threads) : kernels_(kernels), pool_(num_threads) {}
+
+  std::string Name() const override { return std::string("cpu/") + kernels_.name; }
+
+  void EmbedTokens(const EmbedTokensParams<float>& p) override;
+  void RmsNorm(const RmsNormParams<float>& p) override;
+  void RmsNormQuantize(const RmsNormQuantizeParams<float>& p) override;
+  void TernaryLinear(const TernaryLinearParams<float>& p) override;
+  void DenseLinear(const DenseLinearParams<float>& p) override;
+  void RotaryTable(const RotaryTableParams<float>& p) override;
+  void RopeAppendKv(const RopeAppendKvParams<float>& p) override;
+  void PagedAttention(const PagedAttentionParams<float>& p) override;
+  void GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) override;
+  void GatherRows(const GatherRowsParams<float>& p) override;
+  void Sample(const SampleOpParams<float>& p) override;
+  Status Finish() override { return absl::OkStatus(); }
+
+ private:
+  // Calls body(first, count) over all of [0, items), in runs long enough to be worth handing to
+  // another thread; `item_cost` is about the nanoseconds one item takes.
+  template <typename Body>
+  void ForRuns(int64_t items, int64_t item_cost, const Body& body);
+
+  const CpuKernels& kernels_;
+  ThreadPool pool_;
+};
+
+}  // namespace sterna::cpu
+
+#endif  // STERNA_KERNELS_CPU_CPU_OPS_H_

@@ -1,0 +1,113 @@
+// What an instruction set has to provide: a table of plain functions on plain pointers. CpuOps
+// (cpu_ops.cc) checks shapes, shares the work out over threads and calls these.
+//
+// The files that fill a table are compiled with the flags of their instruction set, so everything
+// they define must have internal linkage: an inline function or a standard container compiled there
+// becomes a weak symbol that the linker may choose for the whole program, which then dies on a
+// lesser machine. Hence no member functions, constructors or library calls here;
+// tools/check_isa_symbols.sh checks the object files.
+//
+// Every function is deterministic, and a row it writes depends on that row's inputs alone: loops
+// run in an order fixed by the row's length, whatever rows are computed in the same call.
+//
+// Thread contract: the functions keep no state; calls that write different memory may run at once.
+#ifndef STERNA_KERNELS_CPU_KERNEL_TABLE_H_
+#define STERNA_KERNELS_CPU_KERNEL_TABLE_H_
+
+#include <cstdint>
+
+namespace sterna::cpu {
+
+// Tokens that share one unpacking of a ternary block, or one reading of a dense row.
+inline constexpr int kTokenTile = 8;
+
+// One TernaryLinear call; see TernaryLinearParams and ternary_format.h.
+struct TernaryTask {
+  const uint8_t* packed;
+  int64_t rows;              // N
+  int64_t col_blocks;        // of 64 columns in a row block
+  int64_t group_col_blocks;  // in a group; col_blocks when one scale covers the row
+  int64_t num_groups;
+  const float* w_scale;        // of (row, group) at row * w_scale_row_stride + group
+  int64_t w_scale_row_stride;  // 0: one scale for the tensor
+  const float* bias;           // [N] or null
+  const int8_t* q;             // [tokens, q_stride], zero past the matrix's columns
+  int64_t q_stride;
+  const float* s;      // [tokens, num_groups]
+  const int32_t* sum;  // [tokens, num_groups]
+  int64_t tokens;
+  float* y;  // [tokens, N]
+  bool accumulate;
+};
+
+// One DenseLinear call: y [tokens, rows] = x [tokens, cols] . w [rows, cols]^T.
+struct DenseTask {
+  const float* x;
+  int64_t tokens;
+  const void* w;
+  bool bf16;  // else f32
+  int64_t rows;
+  int64_t cols;
+  float* y;
+};
+
+// One row to be quantised; see QuantizedMat.
+struct QuantizedRow {
+  int8_t* q;  // [stride]
+  int64_t stride;
+  int64_t cols;
+  int64_t group_size;
+  float* scale;  // [num_groups]
+  int32_t* sum;  // [num_groups]
+};
+
+// The query heads of one token that read one key/value head.
+struct AttentionTask {
+  const float* q;  // [heads, head_dim]
+  int64_t heads;
+  int64_t head_dim;
+  const float* k;  // of the key/value head in physical block 0
+  const float* v;
+  int64_t block_stride;        // elements from a physical block to the next
+  const int32_t* block_table;  // physical block of each logical block
+  int64_t first;               // positions attended: first .. last
+  int64_t last;
+  float scale;
+  float* o;  // out [heads, head_dim]
+};
+
+struct CpuKernels {
+  const char* name;
+  // Outputs of row blocks first .. first + count - 1, all tokens.
+  void (*ternary_linear)(const TernaryTask& task, int64_t first, int64_t count);
+  // Outputs of rows first .. first + count - 1, all tokens.
+  void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
+  // y[n] = bf16 x[n].
+  void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
+  // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
+  void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
+  // `weight` [out.cols], or null to quantise x as it is.
+  void (*norm_quantize)(const float* x, const float* weight, float eps, const QuantizedRow& out);
+  void (*silu_gate)(const float* gate, const float* up, int64_t n, float* h);
+  void (*relu_squared_gate)(const float* gate, const float* up, int64_t n, float* h);
+  // One head in place; cos and sin [half].
+  void (*rotate)(float* head, const float* cos, const float* sin, int64_t half);
+  void (*attention)(const AttentionTask& task);
+  // The largest of x [n], NaN counting as -infinity (the answer when all are NaN).
+  float (*largest)(const float* x, int64_t n);
+  // Sum over x [n] of the weights that sampling draws by: 1 where x equals `largest`, which may be
+  // infinite, exp((x - largest) * slope) elsewhere; NaN counts as -infinity.
+  float (*weight_sum)(const float* x, int64_t n, float largest, float slope);
+  // Those weights themselves.
+  void (*weights)(const float* x, int64_t n, float largest, float slope, float* out);
+};
+
+const CpuKernels& ScalarKernels();
+#if defined(__x86_64__)
+const CpuKernels& Avx2Kernels();
+const CpuKernels& Avx512VnniKernels();
+#endif
+
+}  // namespace sterna::cpu
+
+#endif  // STERNA_KERNELS_CPU_KERNEL_TABLE_H_

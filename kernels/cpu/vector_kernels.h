@@ -1,0 +1,382 @@
+// The float kernels, written once over a vector type `V` that each instruction set's file defines
+// (the list of what V provides is at VectorKernels below).
+//
+// Everything is in an unnamed namespace on purpose, although this is a header: each of the files
+// that include it must get its own copy with internal linkage (kernel_table.h says why).
+//
+// Sums run in an order fixed by the number of elements: lane l of accumulator a takes the vectors
+// a, a + 4, a + 8, ... and one tree adds up the rest.
+#ifndef STERNA_KERNELS_CPU_VECTOR_KERNELS_H_
+#define STERNA_KERNELS_CPU_VECTOR_KERNELS_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/tensor.h"
+
+namespace sterna::cpu {
+namespace {
+
+constexpr float kMinAbsmax = 1e-5f;
+constexpr float kLog2E = 1.44269504f;
+// ln 2 in two parts, the first with few enough bits that n * kLn2High is exact for |n| < 256.
+constexpr float kLn2High = 0.693359375f;
+constexpr float kLn2Low = -2.12194440e-4f;
+// Below this exp() is taken as zero, above as its value here: both still normal floats.
+constexpr float kExpLowest = -87.0f;
+constexpr float kExpHighest = 88.0f;
+
+// What V must provide, all static (Reg: a register of kLanes floats, IntReg: of int32):
+//   Zero, Set(float), Load, LoadN(p, n) with zeros past n, Store, StoreN, LoadBf16, LoadBf16N
+//   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max and Min (the second operand where either is
+//   NaN), Abs, Sum and Largest over lanes
+//   Round (half to even), TimesPow2(x, n) = x * 2^n, SelectLess(a, b, x, y) = a < b ? x : y,
+//   SelectEqual
+//   IntZero, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum; IntSum
+//   kDenseRegs: accumulators DenseLinear may keep in registers
+template <typename V>
+struct VectorKernels {
+  using Reg = typename V::Reg;
+  using IntReg = typename V::IntReg;
+  static constexpr int kLanes = V::kLanes;
+
+  static Reg LoadUpTo(const float* p, int64_t n) {
+    return n >= kLanes ? V::Load(p) : V::LoadN(p, n);
+  }
+  static void StoreUpTo(float* p, int64_t n, Reg x) {
+    if (n >= kLanes) {
+      V::Store(p, x);
+    } else {
+      V::StoreN(p, n, x);
+    }
+  }
+
+  // e^x, within 2 ulp for kExpLowest <= x <= kExpHighest; 0 below.
+  static Reg Exp(Reg x) {
+    const Reg clamped = V::Min(V::Max(x, V::Set(kExpLowest)), V::Set(kExpHighest));
+    const Reg n = V::Round(V::Mul(clamped, V::Set(kLog2E)));
+    Reg r = V::Fma(n, V::Set(-kLn2High), clamped);
+    r = V::Fma(n, V::Set(-kLn2Low), r);
+    // Cephes' minimax coefficients for (e^r - 1 - r) / r^2 on |r| <= ln(2) / 2.
+    Reg p = V::Set(1.9875691500e-4f);
+    p = V::Fma(p, r, V::Set(1.3981999507e-3f));
+    p = V::Fma(p, r, V::Set(8.3334519073e-3f));
+    p = V::Fma(p, r, V::Set(4.1665795894e-2f));
+    p = V::Fma(p, r, V::Set(1.6666665459e-1f));
+    p = V::Fma(p, r, V::Set(5.0000001201e-1f));
+    p = V::Fma(V::Mul(p, r), r, V::Add(r, V::Set(1.0f)));
+    return V::SelectLess(x, V::Set(kExpLowest), V::Zero(), V::TimesPow2(p, n));
+  }
+
+  static float SumOfSquares(const float* x, int64_t n) {
+    Reg a = V::Zero(), b = V::Zero(), c = V::Zero(), d = V::Zero();
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= n; i += 4 * kLanes) {
+      const Reg x0 = V::Load(x + i), x1 = V::Load(x + i + kLanes);
+      const Reg x2 = V::Load(x + i + 2 * kLanes), x3 = V::Load(x + i + 3 * kLanes);
+      a = V::Fma(x0, x0, a);
+      b = V::Fma(x1, x1, b);
+      c = V::Fma(x2, x2, c);
+      d = V::Fma(x3, x3, d);
+    }
+    for (; i < n; i += kLanes) {
+      const Reg v = LoadUpTo(x + i, n - i);
+      a = V::Fma(v, v, a);
+    }
+    return V::Sum(V::Add(V::Add(a, b), V::Add(c, d)));
+  }
+
+  static float InverseRms(const float* x, float eps, int64_t n) {
+    return 1.0f / __builtin_sqrtf(SumOfSquares(x, n) / static_cast<float>(n) + eps);
+  }
+
+  static void RmsNorm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+    const Reg inverse = V::Set(InverseRms(x, eps, n));
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Reg v = V::Mul(LoadUpTo(x + i, n - i), inverse);
+      StoreUpTo(y + i, n - i, V::Mul(v, LoadUpTo(weight + i, n - i)));
+    }
+  }
+
+  // Quantises values of columns begin .. end-1, `value(i, n)` giving those from i on.
+  template <typename Value>
+  static void QuantizeGroup(Value value, int64_t begin, int64_t end, int8_t* q, float* scale,
+                            int32_t* sum) {
+    Reg absmax = V::Zero();
+    for (int64_t i = begin; i < end; i += kLanes) {
+      absmax = V::Max(V::Abs(value(i, end - i)), absmax);
+    }
+    const float largest = V::Largest(absmax);
+    const float s = 127.0f / (largest > kMinAbsmax ? largest : kMinAbsmax);
+    const Reg factor = V::Set(s);
+    IntReg total = V::IntZero();
+    for (int64_t i = begin; i < end; i += kLanes) {
+      const int64_t n = end - i < kLanes ? end - i : kLanes;
+      total = V::QuantizeN(V::Mul(value(i, end - i), factor), n, q + i, total);
+    }
+    *scale = s;
+    *sum = V::IntSum(total);
+  }
+
+  // The normed values are computed twice rather than kept: a row stays in the first-level cache.
+  static void NormQuantize(const float* x, const float* weight, float eps,
+                           const QuantizedRow& out) {
+    const Reg inverse = V::Set(weight == nullptr ? 1.0f : InverseRms(x, eps, out.cols));
+    auto normed = [&](int64_t i, int64_t n) {
+      return V::Mul(V::Mul(LoadUpTo(x + i, n), inverse), LoadUpTo(weight + i, n));
+    };
+    auto plain = [&](int64_t i, int64_t n) { return LoadUpTo(x + i, n); };
+    int64_t group = 0;
+    for (int64_t begin = 0; begin < out.cols; begin += out.group_size, ++group) {
+      const int64_t end = begin + out.group_size < out.cols ? begin + out.group_size : out.cols;
+      if (weight != nullptr) {
+        QuantizeGroup(normed, begin, end, out.q, out.scale + group, out.sum + group);
+      } else {
+        QuantizeGroup(plain, begin, end, out.q, out.scale + group, out.sum + group);
+      }
+    }
+    for (int64_t i = out.cols; i < out.stride; ++i) out.q[i] = 0;
+  }
+
+  static void SiluGate(const float* gate, const float* up, int64_t n, float* h) {
+    const Reg one = V::Set(1.0f);
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Reg g = LoadUpTo(gate + i, n - i);
+      const Reg silu = V::Div(g, V::Add(one, Exp(V::Sub(V::Zero(), g))));
+      StoreUpTo(h + i, n - i, V::Mul(silu, LoadUpTo(up + i, n - i)));
+    }
+  }
+
+  static void ReluSquaredGate(const float* gate, const float* up, int64_t n, float* h) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Reg relu = V::Max(V::Zero(), LoadUpTo(gate + i, n - i));  // this order keeps a NaN
+      StoreUpTo(h + i, n - i, V::Mul(V::Mul(relu, relu), LoadUpTo(up + i, n - i)));
+    }
+  }
+
+  static void Rotate(float* head, const float* cos, const float* sin, int64_t half) {
+    for (int64_t i = 0; i < half; i += kLanes) {
+      const int64_t n = half - i;
+      const Reg a = LoadUpTo(head + i, n), b = LoadUpTo(head + half + i, n);
+      const Reg c = LoadUpTo(cos + i, n), s = LoadUpTo(sin + i, n);
+      StoreUpTo(head + i, n, V::Sub(V::Mul(a, c), V::Mul(b, s)));
+      StoreUpTo(head + half + i, n, V::Add(V::Mul(b, c), V::Mul(a, s)));
+    }
+  }
+
+  static void WidenBf16(const uint16_t* x, int64_t n, float* y) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      StoreUpTo(y + i, n - i, LoadDense(x + i, n - i));
+    }
+  }
+
+  static Reg LoadDense(const float* p, int64_t n) { return LoadUpTo(p, n); }
+  static Reg LoadDense(const uint16_t* p, int64_t n) {
+    return n >= kLanes ? V::LoadBf16(p) : V::LoadBf16N(p, n);
+  }
+
+  // kRows x kTokens dot products. Each has one accumulator, so that its sum is the same in every
+  // tile shape; the tile gives the processor independent chains to overlap.
+  template <typename W, int kTokens, int kRows>
+  static void DenseTile(const DenseTask& task, int64_t token, int64_t row) {
+    const int64_t cols = task.cols;
+    const float* x = task.x + token * cols;
+    const W* w = static_cast<const W*>(task.w) + row * cols;
+    Reg acc[kRows][kTokens];
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) acc[r][t] = V::Zero();
+    }
+    auto step = [&](auto load_w, auto load_x, int64_t i) __attribute__((always_inline)) {
+      Reg weights[kRows];
+      for (int r = 0; r < kRows; ++r) weights[r] = load_w(w + r * cols + i);
+      for (int t = 0; t < kTokens; ++t) {
+        const Reg value = load_x(x + t * cols + i);
+        for (int r = 0; r < kRows; ++r) acc[r][t] = V::Fma(weights[r], value, acc[r][t]);
+      }
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= cols; i += kLanes) {
+      step([](const W* p) { return LoadDense(p, kLanes); },
+           [](const float* p) { return V::Load(p); }, i);
+    }
+    const int64_t rest = cols - i;
+    if (rest > 0) {
+      step([=](const W* p) { return LoadDense(p, rest); },
+           [=](const float* p) { return V::LoadN(p, rest); }, i);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) {
+        task.y[(token + t) * task.rows + row + r] = V::Sum(acc[r][t]);
+      }
+    }
+  }
+
+  template <typename W, int kTokens>
+  static void DenseRows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
+    constexpr int kFit = V::kDenseRegs / kTokens;
+    constexpr int kRows = kFit < 1 ? 1 : kFit > 4 ? 4 : kFit;
+    int64_t row = first;
+    for (; row + kRows <= first + count; row += kRows) {
+      DenseTile<W, kTokens, kRows>(task, token, row);
+    }
+    for (; row < first + count; ++row) DenseTile<W, kTokens, 1>(task, token, row);
+  }
+
+  template <typename W>
+  static void DenseTokens(const DenseTask& task, int64_t first, int64_t count) {
+    using RowsFn = void (*)(const DenseTask&, int64_t, int64_t, int64_t);
+    constexpr RowsFn kByTokens[kTokenTile] = {DenseRows<W, 1>, DenseRows<W, 2>, DenseRows<W, 3>,
+                                              DenseRows<W, 4>, DenseRows<W, 5>, DenseRows<W, 6>,
+                                              DenseRows<W, 7>, DenseRows<W, 8>};
+    for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
+      const int64_t left = task.tokens - token;
+      kByTokens[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
+    }
+  }
+
+  static void DenseLinear(const DenseTask& task, int64_t first, int64_t count) {
+    if (task.bf16) {
+      DenseTokens<uint16_t>(task, first, count);
+    } else {
+      DenseTokens<float>(task, first, count);
+    }
+  }
+
+  // scores[j] = q . k[j] for kCount neighbouring rows of k.
+  template <int kCount>
+  static void Scores(const float* q, const float* k, int64_t head_dim, float* scores) {
+    Reg acc[kCount];
+    for (int j = 0; j < kCount; ++j) acc[j] = V::Zero();
+    for (int64_t i = 0; i < head_dim; i += kLanes) {
+      const Reg value = LoadUpTo(q + i, head_dim - i);
+      for (int j = 0; j < kCount; ++j) {
+        acc[j] = V::Fma(value, LoadUpTo(k + j * head_dim + i, head_dim - i), acc[j]);
+      }
+    }
+    for (int j = 0; j < kCount; ++j) scores[j] = V::Sum(acc[j]);
+  }
+
+  // The running state of one query head's softmax: o holds sum of weight * v, both relative to
+  // exp(largest).
+  struct Softmax {
+    float largest;
+    float total;
+  };
+
+  // Takes positions begin .. end-1 of one block into `state` and `o`.
+  static void AttendBlock(const AttentionTask& task, const float* q, const float* k, const float* v,
+                          int64_t begin, int64_t end, Softmax& state, float* o) {
+    const int64_t hd = task.head_dim;
+    float scores[kKvBlockTokens];
+    int64_t j = begin;
+    for (; j + 4 <= end; j += 4) Scores<4>(q, k + j * hd, hd, scores + j);
+    for (; j < end; ++j) Scores<1>(q, k + j * hd, hd, scores + j);
+    float largest = state.largest;
+    for (j = begin; j < end; ++j) {
+      scores[j] *= task.scale;
+      if (scores[j] > largest) largest = scores[j];
+    }
+    float weights[kKvBlockTokens];
+    for (j = begin; j < end; j += kLanes) {
+      const Reg x = LoadUpTo(scores + j, end - j);
+      StoreUpTo(weights + j, end - j, Exp(V::Sub(x, V::Set(largest))));
+    }
+    const float keep = V::Largest(Exp(V::Set(state.largest - largest)));
+    state.total *= keep;
+    for (j = begin; j < end; ++j) state.total += weights[j];
+    state.largest = largest;
+    for (int64_t i = 0; i < hd; i += kLanes) {
+      Reg acc = V::Mul(LoadUpTo(o + i, hd - i), V::Set(keep));
+      for (j = begin; j < end; ++j) {
+        acc = V::Fma(V::Set(weights[j]), LoadUpTo(v + j * hd + i, hd - i), acc);
+      }
+      StoreUpTo(o + i, hd - i, acc);
+    }
+  }
+
+  // Blocks in order of position. The heads of the group take turns at a block while it is in the
+  // first-level cache.
+  static void Attention(const AttentionTask& task) {
+    constexpr int kHeadTile = 16;
+    const int64_t hd = task.head_dim;
+    for (int64_t head = 0; head < task.heads; head += kHeadTile) {
+      const int64_t heads = task.heads - head < kHeadTile ? task.heads - head : kHeadTile;
+      Softmax state[kHeadTile];
+      float* o = task.o + head * hd;
+      for (int64_t i = 0; i < heads * hd; ++i) o[i] = 0.0f;
+      for (int64_t h = 0; h < heads; ++h) state[h] = {-__builtin_inff(), 0.0f};
+      for (int64_t block = task.first / kKvBlockTokens; block <= task.last / kKvBlockTokens;
+           ++block) {
+        const int64_t offset = task.block_table[block] * task.block_stride;
+        const int64_t start = block * kKvBlockTokens;
+        const int64_t begin = task.first > start ? task.first - start : 0;
+        const int64_t end =
+            task.last - start + 1 < kKvBlockTokens ? task.last - start + 1 : kKvBlockTokens;
+        for (int64_t h = 0; h < heads; ++h) {
+          AttendBlock(task, task.q + (head + h) * hd, task.k + offset, task.v + offset, begin, end,
+                      state[h], o + h * hd);
+        }
+      }
+      for (int64_t h = 0; h < heads; ++h) {
+        const Reg inverse = V::Set(1.0f / state[h].total);
+        for (int64_t i = 0; i < hd; i += kLanes) {
+          float* p = o + h * hd + i;
+          StoreUpTo(p, hd - i, V::Mul(LoadUpTo(p, hd - i), inverse));
+        }
+      }
+    }
+  }
+
+  static float LargestOf(const float* x, int64_t n) {
+    const Reg lowest = V::Set(-__builtin_inff());
+    Reg largest = lowest;
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) largest = V::Max(V::Load(x + i), largest);
+    float result = V::Largest(largest);
+    for (; i < n; ++i) {
+      if (x[i] > result) result = x[i];
+    }
+    return result;
+  }
+
+  static Reg SampleWeight(Reg x, Reg largest, Reg slope) {
+    const Reg logit = V::SelectEqual(x, x, x, V::Set(-__builtin_inff()));
+    const Reg weight = Exp(V::Mul(V::Sub(logit, largest), slope));
+    return V::SelectEqual(logit, largest, V::Set(1.0f), weight);
+  }
+
+  static float WeightSum(const float* x, int64_t n, float largest, float slope) {
+    const Reg top = V::Set(largest), steep = V::Set(slope);
+    Reg sum = V::Zero();
+    int64_t i = 0;
+    for (; i + kLanes <= n; i += kLanes) {
+      sum = V::Add(sum, SampleWeight(V::Load(x + i), top, steep));
+    }
+    if (i < n) {
+      float last[kLanes] = {};
+      V::StoreN(last, n - i, SampleWeight(V::LoadN(x + i, n - i), top, steep));
+      sum = V::Add(sum, V::Load(last));
+    }
+    return V::Sum(sum);
+  }
+
+  static void Weights(const float* x, int64_t n, float largest, float slope, float* out) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Reg weight = SampleWeight(LoadUpTo(x + i, n - i), V::Set(largest), V::Set(slope));
+      StoreUpTo(out + i, n - i, weight);
+    }
+  }
+
+  // The table of this instruction set.
+  static constexpr CpuKernels Table(const char* name,
+                                    void (*ternary_linear)(const TernaryTask&, int64_t, int64_t)) {
+    return {name,         ternary_linear, DenseLinear,     WidenBf16, RmsNorm,
+            NormQuantize, SiluGate,       ReluSquaredGate, Rotate,    Attention,
+            LargestOf,    WeightSum,      Weights};
+  }
+};
+
+}  // namespace
+}  // namespace sterna::cpu
+
+#endif  // STERNA_KERNELS_CPU_VECTOR_KERNELS_H_

@@ -1,0 +1,202 @@
+// TernaryLinear at every instruction set this machine has.
+#include <algorithm>
+#include <cstdint>
+#include <fstream>
+#include <iostream>
+#include <memory>
+#include <set>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/devices.h"
+#include "tests/unit/kernels/kernel_testing.h"
+
+namespace sterna {
+namespace {
+
+using ::testing::ContainerEq;
+using testing::Quantized;
+using testing::Random;
+
+// The levels the processor has according to the operating system, which the code under test does
+// not ask.
+std::vector<std::string> LevelsInProcCpuinfo() {
+  std::ifstream file("/proc/cpuinfo");
+  std::string line;
+  std::set<std::string> flags;
+  while (std::getline(file, line)) {
+    if (!line.starts_with("flags")) continue;
+    std::istringstream words(line.substr(line.find(':') + 1));
+    for (std::string word; words >> word;) flags.insert(word);
+    break;
+  }
+  auto has = [&](std::initializer_list<const char*> names) {
+    return std::all_of(names.begin(), names.end(),
+                       [&](const char* n) { return flags.contains(n); });
+  };
+  std::vector<std::string> levels = {"scalar"};
+  if (has({"avx2", "fma"})) levels.push_back("avx2");
+  if (has({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})) {
+    levels.push_back("avx512_vnni");
+  }
+  return levels;
+}
+
+std::vector<float> RunLinear(Ops<float>& ops, const QuantizedMat<float>& q, const TernaryMatrix& w,
+                             std::vector<float> y, std::span<const float> bias = {},
+                             bool accumulate = false) {
+  y.resize(q.rows * w.rows());
+  ops.TernaryLinear(
+      {.q = q, .w = &w, .bias = bias, .accumulate = accumulate, .y = testing::View(y, q.rows)});
+  return y;
+}
+
+std::vector<int64_t> RawProducts(const QuantizedMat<float>& q, const TernaryMatrix& w) {
+  std::vector<int64_t> products;
+  for (int64_t t = 0; t < q.rows; ++t) {
+    for (int64_t n = 0; n < w.rows(); ++n) {
+      int64_t sum = 0;
+      for (int64_t k = 0; k < w.cols(); ++k) sum += q.q[t * q.stride + k] * w.At(n, k);
+      products.push_back(sum);
+    }
+  }
+  return products;
+}
+
+// With all scales 1 the output is the int32 product itself, exact in a float below 2^24.
+void ExpectExactProducts(Ops<float>& ops, const QuantizedMat<float>& q, const TernaryMatrix& w) {
+  const std::vector<int64_t> products = RawProducts(q, w);
+  for (int64_t p : products) ASSERT_LT(std::abs(p), int64_t{1} << 24);
+  EXPECT_THAT(RunLinear(ops, q, w, {}),
+              ContainerEq(std::vector<float>(products.begin(), products.end())))
+      << ops.Name() << " " << q.rows << "x" << w.rows() << "x" << w.cols();
+}
+
+TEST(TernaryLinear, ProductsAreExactAtEveryLevelOfThisMachine) {
+  const std::vector<std::string> levels = CpuIsaLevels();
+  EXPECT_EQ(levels, LevelsInProcCpuinfo());
+  for (const std::string& level : levels) {
+    auto ops = testing::CpuOps(level, 2);
+    Random random(1);
+    std::uniform_int_distribution<int64_t> size(1, 130), tokens(1, 20);
+    for (int i = 0; i < 150; ++i) {
+      const TernaryMatrix w = testing::RandomTernary(random, size(random), size(random));
+      Quantized<float> q(tokens(random), w.cols());
+      testing::FillRandom(random, q, /*unit_scales=*/true);
+      ExpectExactProducts(*ops, q.mat, w);
+    }
+    for (int64_t t = 1; t <= 17; ++t) {
+      const TernaryMatrix w = testing::RandomTernary(random, 97, 321);
+      Quantized<float> q(t, w.cols());
+      testing::FillRandom(random, q, true);
+      ExpectExactProducts(*ops, q.mat, w);
+    }
+    std::cout << "ran at level " << level << "\n";
+  }
+}
+
+TEST(TernaryLinear, ExtremesDoNotSaturate) {
+  for (const std::string& level : CpuIsaLevels()) {
+    auto ops = testing::CpuOps(level);
+    for (const int8_t weight : {-1, 1}) {
+      TernaryMatrix w(33, 70000);
+      for (int64_t r = 0; r < w.rows(); ++r) w.SetRow(r, std::vector<int8_t>(w.cols(), weight));
+      for (const int8_t value : {-128, 127}) {
+        Quantized<float> q(3, w.cols());
+        for (int64_t t = 0; t < 3; ++t) {
+          std::fill_n(q.q.begin() + t * q.mat.stride, w.cols(), value);
+          std::fill_n(q.q.begin() + t * q.mat.stride + w.cols(), q.mat.stride - w.cols(), 0);
+          q.scale[t] = 1;
+          q.sum[t] = static_cast<int32_t>(value * w.cols());
+        }
+        ExpectExactProducts(*ops, q.mat, w);
+      }
+    }
+  }
+}
+
+// Scales, bias and accumulation are applied in one documented order, so floats too agree bit for
+// bit with the reference in float.
+void ExpectEqualsReference(const TernaryMatrix& w, int64_t tokens, bool with_bias, bool accumulate,
+                           Random& random) {
+  Quantized<float> q(tokens, w.cols(), w.group_size());
+  testing::FillRandom(random, q);
+  const std::vector<float> bias =
+      with_bias ? testing::RandomFloats(random, w.rows()) : std::vector<float>();
+  const std::vector<float> before = testing::RandomFloats(random, tokens * w.rows());
+  auto reference = CreateReferenceOps<float>();
+  const std::vector<float> expected = RunLinear(*reference, q.mat, w, before, bias, accumulate);
+  for (const std::string& level : CpuIsaLevels()) {
+    auto ops = testing::CpuOps(level, 2);
+    EXPECT_THAT(RunLinear(*ops, q.mat, w, before, bias, accumulate), ContainerEq(expected))
+        << level << " " << tokens << "x" << w.rows() << "x" << w.cols();
+  }
+}
+
+TEST(TernaryLinear, ScalesBiasAndAccumulationEqualTheReferenceBitForBit) {
+  Random random(2);
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {40, 200}, {130, 384}}) {
+    for (const int64_t tokens : {1, 3, 8, 13}) {
+      for (const bool flag : {false, true}) {
+        TernaryMatrix tensor = testing::RandomTernary(random, rows, cols);
+        tensor.SetTensorScale(0.731);
+        ExpectEqualsReference(tensor, tokens, flag, !flag, random);
+        TernaryMatrix row = testing::RandomTernary(random, rows, cols);
+        row.SetRowScales(testing::RandomScales(random, rows));
+        ExpectEqualsReference(row, tokens, flag, flag, random);
+        for (const int64_t group : {64, 128, 512}) {
+          TernaryMatrix grouped = testing::RandomTernary(random, rows, cols);
+          grouped.SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
+          ExpectEqualsReference(grouped, tokens, !flag, flag, random);
+        }
+      }
+    }
+  }
+}
+
+// The order of the definition in double: acc * (scale / s), groups in index order.
+TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
+  Random random(3);
+  TernaryMatrix w = testing::RandomTernary(random, 5, 150);
+  w.SetGroupScales(testing::RandomScales(random, 5 * 3), 64);
+  Quantized<double> q(2, 150, 64);
+  testing::FillRandom(random, q);
+  const std::vector<float> bias = {1, 2, 3, 4, 5};
+  std::vector<double> y(10, 100.0);
+  CreateReferenceOps<double>()->TernaryLinear(
+      {.q = q.mat, .w = &w, .bias = bias, .accumulate = true, .y = testing::View(y, 2)});
+  for (int64_t t = 0; t < 2; ++t) {
+    for (int64_t n = 0; n < 5; ++n) {
+      double expected = 0;
+      for (int64_t k = 0; k < 150; ++k) {
+        const double activation = q.q[t * q.mat.stride + k] / q.scale[t * 3 + k / 64];
+        expected += activation * w.At(n, k) * static_cast<double>(w.scales()[n * 3 + k / 64]);
+      }
+      EXPECT_NEAR(y[t * 5 + n], 100.0 + expected + bias[n], 1e-10);
+    }
+  }
+}
+
+TEST(CreateCpuOps, RefusesWhatTheMachineLacksAndNamesTheChoices) {
+  const auto bad = CreateCpuOps({.num_threads = 1, .isa = "avx9000"});
+  ASSERT_FALSE(bad.ok());
+  EXPECT_EQ(bad.status().code(), absl::StatusCode::kInvalidArgument);
+  const std::string message(bad.status().message());
+  EXPECT_THAT(message, ::testing::HasSubstr("avx9000"));
+  for (const std::string& level : CpuIsaLevels()) {
+    EXPECT_THAT(message, ::testing::HasSubstr(level));
+  }
+  for (const int threads : {-1, 1025}) {
+    EXPECT_EQ(CreateCpuOps({.num_threads = threads}).status().code(),
+              absl::StatusCode::kInvalidArgument);
+  }
+  const auto best = CreateCpuOps({});
+  ASSERT_TRUE(best.ok());
+  EXPECT_EQ((*best)->Name(), "cpu/" + CpuIsaLevels().back());
+}
+
+}  // namespace
+}  // namespace sterna
