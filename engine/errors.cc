@@ -13,13 +13,14 @@ struct LabelRow {
   absl::StatusCode code;
 };
 
-constexpr std::array<LabelRow, 7> kLabels = {{
+constexpr std::array<LabelRow, 8> kLabels = {{
     {ErrorLabel::kInvalidRequest, "invalid_request", absl::StatusCode::kInvalidArgument},
     {ErrorLabel::kModelNotFound, "model_not_found", absl::StatusCode::kNotFound},
     {ErrorLabel::kContextLengthExceeded, "context_length_exceeded",
      absl::StatusCode::kInvalidArgument},
     {ErrorLabel::kQueueFull, "queue_full", absl::StatusCode::kResourceExhausted},
     {ErrorLabel::kDraining, "draining", absl::StatusCode::kUnavailable},
+    {ErrorLabel::kLoading, "loading", absl::StatusCode::kUnavailable},
     {ErrorLabel::kCancelled, "cancelled", absl::StatusCode::kCancelled},
     {ErrorLabel::kInternal, "internal", absl::StatusCode::kInternal},
 }};

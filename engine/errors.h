@@ -16,12 +16,13 @@ enum class ErrorLabel {
   kContextLengthExceeded,  // prompt and max_tokens do not fit the model or the cache at all
   kQueueFull,              // the bounded queue is full; try again later
   kDraining,               // the server is shutting down
+  kLoading,                // the server is still loading the model
   kCancelled,              // the client went away or asked for it
   kInternal,               // a fault of the server or its device
 };
 
 // "invalid_request", "model_not_found", "context_length_exceeded", "queue_full", "draining",
-// "cancelled", "internal".
+// "loading", "cancelled", "internal".
 std::string_view ErrorLabelName(ErrorLabel label);
 
 // A Status that carries `label`, the code that fits it, and optionally the request field (`param`,
