@@ -58,7 +58,7 @@ def straight_through(x: Tensor, quantised: Tensor, mix: Tensor | float) -> Tenso
 
 
 class BitLinear(nn.Linear):
-    """`nn.Linear` whose weights and inputs are quantised by the fraction `quant_lambda` (0 to 1)."""
+    """`nn.Linear` with weights and inputs quantised by the fraction `quant_lambda` (0 to 1)."""
 
     quant_lambda: Tensor  # [] f32; a buffer, so that changing it does not recompile the model
 

@@ -23,7 +23,7 @@ def read_stories(path: Path) -> list[str]:
 def encode_stories(stories: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
     """`BOS tokens EOS` of each story, int32."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    encoded = tokenizer(stories, add_special_tokens=False)["input_ids"]
+    encoded = tokenizer(stories, add_special_tokens=False, verbose=False)["input_ids"]
     return [np.array([bos, *ids, eos], dtype=np.int32) for ids in encoded]
 
 

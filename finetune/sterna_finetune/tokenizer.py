@@ -1,8 +1,9 @@
 """Trains the SentencePiece tokenizer and writes the files that AutoTokenizer loads.
 
-The tokenizer is BPE with byte fallback and Llama's ids (unk 0, bos 1, eos 2), no text normalisation
-and a dummy prefix. `tokenizer.json` is written here from the SentencePiece model, piece by piece, so
-that SentencePiece's own library and Transformers give the same ids (tests/test_tokenizer.py).
+The tokenizer is BPE with byte fallback and Llama's ids (unk 0, bos 1, eos 2), no normalisation of
+the text and a dummy prefix. `tokenizer.json` is written here from the SentencePiece model, piece by
+piece, so that SentencePiece's own library and Transformers give the same ids
+(tests/test_shipped.py).
 """
 
 from __future__ import annotations
