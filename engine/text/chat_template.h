@@ -19,9 +19,9 @@ namespace sterna {
 // What a template sees. Conversations arrive as JSON text, so that tool definitions and structured
 // contents reach the template unchanged and in order.
 struct ChatTemplateInput {
-  std::string messages_json;     // a JSON array of {"role", "content", ...}
-  std::string tools_json;        // a JSON array; empty: tools is none
-  std::string documents_json;    // a JSON array; empty: documents is none
+  std::string messages_json;   // a JSON array of {"role", "content", ...}
+  std::string tools_json;      // a JSON array; empty: tools is none
+  std::string documents_json;  // a JSON array; empty: documents is none
   bool add_generation_prompt = true;
   // Further variables by name, each a JSON value ("chat_template_kwargs": enable_thinking, ...).
   std::map<std::string, std::string> extra_json;
@@ -39,8 +39,8 @@ class ChatTemplate {
   ~ChatTemplate();
 
   // InvalidArgument with the template's own message when it calls raise_exception, or with the line
-  // of a construct that fails (an undefined attribute called, ...). Bounded in output size and steps,
-  // so that no template or message makes it run for ever.
+  // of a construct that fails (an undefined attribute called, ...). Bounded in output size and
+  // steps, so that no template or message makes it run for ever.
   StatusOr<std::string> Render(const ChatTemplateInput& input) const;
 
  private:

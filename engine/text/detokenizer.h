@@ -1,8 +1,8 @@
 // Turns generated tokens into text as they come, never emitting half a UTF-8 character: bytes that
 // may still become one are held back, bytes that cannot are emitted as U+FFFD.
 //
-// Concatenated, everything Append and Finish returned equals what decoding all tokens at once gives.
-// Thread contract: one per sequence, used by one thread at a time.
+// Concatenated, everything Append and Finish returned equals what decoding all tokens at once
+// gives. Thread contract: one per sequence, used by one thread at a time.
 #ifndef STERNA_ENGINE_TEXT_DETOKENIZER_H_
 #define STERNA_ENGINE_TEXT_DETOKENIZER_H_
 

@@ -23,8 +23,8 @@ class Tokenizer {
 
   // Ids of `text`. With `parse_special`, spellings of special tokens ("<|eot_id|>") become those
   // tokens; without, they are ordinary text. `add_special` adds what the checkpoint's own
-  // post-processing adds (usually BOS in front). InvalidArgument with the byte offset when `text` is
-  // not valid UTF-8.
+  // post-processing adds (usually BOS in front). InvalidArgument with the byte offset when `text`
+  // is not valid UTF-8.
   virtual StatusOr<std::vector<int32_t>> Encode(std::string_view text, bool add_special,
                                                 bool parse_special) const = 0;
 
@@ -47,9 +47,9 @@ class Tokenizer {
   virtual bool IsSpecial(int32_t id) const = 0;
 };
 
-// Reads the tokenizer of a Hugging Face directory: tokenizer.json (byte-level BPE, or a
-// SentencePiece-style BPE), else tokenizer.model (SentencePiece), with tokenizer_config.json. Errors
-// name the file and the field.
+// Reads the tokenizer of a Hugging Face directory: tokenizer.json when it is byte-level BPE, else
+// tokenizer.model (SentencePiece) with the rules of the tokenizer.json beside it, if any; and
+// tokenizer_config.json. NotFound when neither is there; other errors name the file and the field.
 StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir);
 
 // The whole text of `ids`, invalid UTF-8 replaced by U+FFFD: what Detokenize answers.

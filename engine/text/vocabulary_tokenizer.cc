@@ -1,0 +1,162 @@
+#include "engine/text/vocabulary_tokenizer.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace sterna {
+namespace {
+
+// Ids may skip some numbers (reserved entries), but a single huge one is a corrupt file.
+constexpr size_t kMaxSkippedIds = 1 << 16;
+
+}  // namespace
+
+StatusOr<Vocabulary> Vocabulary::Create(const std::string& source, const TokenizerJson& json) {
+  Vocabulary result;
+  const size_t max_size = json.vocab.size() + json.added_tokens.size() + kMaxSkippedIds;
+  int32_t max_id = -1;
+  for (const auto& [token, id] : json.vocab) max_id = std::max(max_id, id);
+  for (const AddedToken& token : json.added_tokens) max_id = std::max(max_id, token.id);
+  if (static_cast<size_t>(max_id) >= max_size && max_id >= 0) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": model.vocab and added_tokens have ",
+                                                   json.vocab.size() + json.added_tokens.size(),
+                                                   " entries, but the largest id is ", max_id));
+  }
+  result.spellings_.resize(max_id + 1);
+  result.ids_.reserve(json.vocab.size() + json.added_tokens.size());
+  for (const auto& [token, id] : json.vocab) {
+    STERNA_RETURN_IF_ERROR(result.Add(source, token, id));
+  }
+  for (const AddedToken& token : json.added_tokens) {
+    STERNA_RETURN_IF_ERROR(result.Add(source, token.content, token.id));
+  }
+  return result;
+}
+
+Status Vocabulary::Add(const std::string& source, const std::string& token, int32_t id) {
+  const auto [it, inserted] = ids_.try_emplace(token, id);
+  if (it->second != id) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": token \"", token, "\" has the ids ",
+                                                   it->second, " and ", id, "; it must have one"));
+  }
+  if (!inserted) return absl::OkStatus();
+  if (!spellings_[id].empty()) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": id ", id, " is both \"",
+                                                   spellings_[id], "\" and \"", token,
+                                                   "\"; it must be one of them"));
+  }
+  spellings_[id] = token;
+  return absl::OkStatus();
+}
+
+std::optional<int32_t> Vocabulary::Find(std::string_view token) const {
+  const auto it = ids_.find(token);
+  if (it == ids_.end()) return std::nullopt;
+  return it->second;
+}
+
+const std::string& Vocabulary::Spelling(int32_t id) const {
+  static const std::string* const kNone = new std::string();
+  return id >= 0 && id < size() ? spellings_[id] : *kNone;
+}
+
+VocabularyTokenizer::VocabularyTokenizer(Vocabulary vocabulary, const TokenizerJson& json,
+                                         const TokenizerConfig& config)
+    : vocabulary_(std::move(vocabulary)),
+      added_tokens_(json.added_tokens),
+      prefix_ids_(json.prefix_ids),
+      suffix_ids_(json.suffix_ids),
+      bos_id_(vocabulary_.Find(config.bos_token)) {
+  if (!bos_id_ && config.bos_token.empty() && !prefix_ids_.empty()) bos_id_ = prefix_ids_.front();
+}
+
+StatusOr<std::vector<int32_t>> VocabularyTokenizer::Encode(std::string_view text, bool add_special,
+                                                           bool parse_special) const {
+  if (const size_t bad = FindInvalidUtf8(text); bad != std::string_view::npos) {
+    return absl::InvalidArgumentError(absl::StrCat("the text is not valid UTF-8 at byte ", bad));
+  }
+  std::vector<int32_t> ids;
+  if (add_special) ids = prefix_ids_;
+  for (const AddedTokens::Piece& piece :
+       added_tokens_.Split(text, parse_special, /*normalized=*/false)) {
+    if (piece.id != AddedTokens::kOrdinaryText) {
+      ids.push_back(piece.id);
+      continue;
+    }
+    const bool at_start = piece.text.data() == text.data();
+    STERNA_RETURN_IF_ERROR(EncodeSegment(piece.text, parse_special, at_start, &ids));
+  }
+  if (add_special) ids.insert(ids.end(), suffix_ids_.begin(), suffix_ids_.end());
+  return ids;
+}
+
+std::string VocabularyTokenizer::TokenBytes(int32_t id) const {
+  if (const AddedToken* added = added_tokens_.Find(id)) {
+    return added->special ? std::string() : added->content;
+  }
+  return vocabulary_.Spelling(id).empty() ? std::string() : PieceBytes(id);
+}
+
+bool VocabularyTokenizer::IsSpecial(int32_t id) const {
+  const AddedToken* added = added_tokens_.Find(id);
+  return added != nullptr && added->special;
+}
+
+namespace {
+
+// The entry of `tokens` with this spelling, or null.
+AddedToken* FindAdded(std::vector<AddedToken>* tokens, std::string_view content) {
+  const auto it = std::find_if(tokens->begin(), tokens->end(),
+                               [&](const AddedToken& token) { return token.content == content; });
+  return it == tokens->end() ? nullptr : &*it;
+}
+
+}  // namespace
+
+Status ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) {
+  absl::flat_hash_map<std::string_view, int32_t> vocab;
+  for (const auto& [token, id] : json->vocab) vocab.try_emplace(token, id);
+
+  for (AddedToken token : config.added_tokens) {
+    if (AddedToken* known = FindAdded(&json->added_tokens, token.content)) {
+      token.id = known->id;
+      *known = std::move(token);
+      continue;
+    }
+    if (const auto it = vocab.find(token.content); it != vocab.end()) token.id = it->second;
+    json->added_tokens.push_back(std::move(token));
+  }
+  for (const std::string& named :
+       {config.bos_token, config.eos_token, config.unk_token, config.pad_token}) {
+    const auto it = vocab.find(named);
+    if (AddedToken* known = FindAdded(&json->added_tokens, named)) {
+      known->special = true;
+    } else if (it != vocab.end()) {
+      AddedToken token;
+      token.id = it->second;
+      token.content = named;
+      token.special = true;
+      json->added_tokens.push_back(std::move(token));
+    }
+  }
+  if (!config.add_bos_token && !config.add_eos_token) return absl::OkStatus();
+
+  // Once one of the two is given, they alone decide what goes around a text.
+  const auto ids_of = [&](bool wanted, const std::string& token,
+                          const char* field) -> StatusOr<std::vector<int32_t>> {
+    if (!wanted || token.empty()) return std::vector<int32_t>();
+    const AddedToken* added = FindAdded(&json->added_tokens, token);
+    if (added != nullptr) return std::vector<int32_t>{added->id};
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer_config.json: ", field, " is \"",
+                                                   token, "\", which the vocabulary lacks"));
+  };
+  STERNA_ASSIGN_OR_RETURN(json->prefix_ids, ids_of(config.add_bos_token.value_or(false),
+                                                   config.bos_token, "bos_token"));
+  STERNA_ASSIGN_OR_RETURN(json->suffix_ids, ids_of(config.add_eos_token.value_or(false),
+                                                   config.eos_token, "eos_token"));
+  return absl::OkStatus();
+}
+
+}  // namespace sterna
