@@ -1,0 +1,249 @@
+// RopeAppendKv and PagedAttention of every CPU level against the reference in double.
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numeric>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/unit/kernels/kernel_testing.h"
+
+namespace sterna {
+namespace {
+
+using testing::ConstView;
+using testing::Random;
+using testing::RandomFloats;
+using testing::ToDouble;
+using testing::View;
+
+constexpr double kEps = std::numeric_limits<float>::epsilon();
+
+template <typename F>
+struct Cache {
+  std::vector<F> k, v;
+  KvView<F> view;
+
+  Cache(int64_t blocks, int64_t kv_heads, int64_t head_dim)
+      : k(blocks * kv_heads * kKvBlockTokens * head_dim, std::numeric_limits<F>::quiet_NaN()),
+        v(k) {
+    view = {k.data(), v.data(), blocks, kv_heads, head_dim};
+  }
+  Cache(const Cache&) = delete;
+  Cache& operator=(const Cache&) = delete;
+};
+
+// Three sequences of different lengths, their last tokens to be attended in one call.
+struct Problem {
+  int64_t heads, kv_heads, head_dim;
+  std::vector<int32_t> lengths = {1, 16, 77};
+  std::vector<int32_t> positions, sequence;
+  std::vector<float> keys, values;  // [sequence][position][kv_heads * head_dim]
+  std::vector<float> q;
+
+  Problem(Random& random, int64_t heads, int64_t kv_heads, int64_t head_dim)
+      : heads(heads), kv_heads(kv_heads), head_dim(head_dim) {
+    const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
+    keys = RandomFloats(random, total * kv_heads * head_dim);
+    values = RandomFloats(random, total * kv_heads * head_dim);
+    for (int32_t s = 0; s < 3; ++s) {
+      for (int32_t p = std::max(0, lengths[s] - 5); p < lengths[s]; ++p) {
+        positions.push_back(p);
+        sequence.push_back(s);
+      }
+    }
+    q = RandomFloats(random, tokens() * heads * head_dim);
+  }
+  int64_t tokens() const { return std::ssize(positions); }
+};
+
+// Block tables that hand out the physical blocks in the order given.
+std::vector<int32_t> Tables(const Problem& problem, const std::vector<int32_t>& order) {
+  std::vector<int32_t> tables(3 * 5, -1);
+  size_t next = 0;
+  for (int64_t s = 0; s < 3; ++s) {
+    for (int64_t b = 0; b < CeilDiv(problem.lengths[s], kKvBlockTokens); ++b) {
+      tables[s * 5 + b] = order[next++];
+    }
+  }
+  return tables;
+}
+
+template <typename F>
+std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int32_t>& tables,
+                      int32_t window) {
+  Cache<F> cache(8, problem.kv_heads, problem.head_dim);
+  int64_t token = 0;
+  for (int64_t s = 0; s < 3; ++s) {
+    for (int32_t p = 0; p < problem.lengths[s]; ++p, ++token) {
+      const int64_t slot = tables[s * 5 + p / kKvBlockTokens] * kKvBlockTokens + p % kKvBlockTokens;
+      for (int64_t h = 0; h < problem.kv_heads; ++h) {
+        const int64_t from = (token * problem.kv_heads + h) * problem.head_dim;
+        std::copy_n(&problem.keys[from], problem.head_dim,
+                    cache.view.k + cache.view.Offset(slot, h));
+        std::copy_n(&problem.values[from], problem.head_dim,
+                    cache.view.v + cache.view.Offset(slot, h));
+      }
+    }
+  }
+  const std::vector<F> q(problem.q.begin(), problem.q.end());
+  std::vector<F> o(q.size(), F(-7));
+  ops.PagedAttention({.q = ConstView(q, problem.tokens()),
+                      .kv = cache.view,
+                      .positions = problem.positions,
+                      .sequence = problem.sequence,
+                      .block_tables = ConstView(tables, 3),
+                      .scale = F(1) / std::sqrt(F(problem.head_dim)),
+                      .window = window,
+                      .o = View(o, problem.tokens())});
+  return o;
+}
+
+struct Shape {
+  int64_t heads, kv_heads, head_dim;
+};
+
+constexpr Shape kShapes[] = {{4, 4, 64}, {8, 2, 128}, {20, 5, 80}, {3, 1, 6}, {34, 2, 20}};
+
+TEST(PagedAttention, IsCloseToTheDoubleReference) {
+  for (const std::string& level : CpuIsaLevels()) {
+    auto ops = testing::CpuOps(level, 2);
+    Random random(5);
+    for (const Shape& shape : kShapes) {
+      const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
+      const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
+      for (const int32_t window : {0, 1, 16, 33}) {
+        const std::vector<double> expected =
+            Attend(*CreateReferenceOps<double>(), problem, tables, window);
+        const std::vector<float> actual = Attend(*ops, problem, tables, window);
+        // An error of a score is a relative error of its weight. |q . k| is taken at its largest
+        // over all vectors; the weighted mean of v adds the roundings of at most 77 positions.
+        const double hd = static_cast<double>(shape.head_dim);
+        auto largest = [](const std::vector<float>& x) {
+          return std::abs(*std::max_element(
+              x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); }));
+        };
+        const double score = 4 * 4 * std::sqrt(hd);  // 4 deviations of the values, over sqrt(hd)
+        const double bound = ((hd / 4 + 8) * score + 77 + 32) * kEps * largest(problem.values);
+        for (size_t i = 0; i < expected.size(); ++i) {
+          ASSERT_NEAR(actual[i], expected[i], bound) << level << " window " << window << " " << i;
+        }
+      }
+    }
+  }
+}
+
+TEST(PagedAttention, ShuffledBlocksGiveTheSameBits) {
+  for (const std::string& level : CpuIsaLevels()) {
+    auto ops = testing::CpuOps(level, 2);
+    Random random(6);
+    for (const Shape& shape : kShapes) {
+      const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
+      const std::vector<float> contiguous =
+          Attend(*ops, problem, Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7}), 0);
+      const std::vector<float> shuffled =
+          Attend(*ops, problem, Tables(problem, {5, 7, 2, 0, 6, 3, 1, 4}), 0);
+      EXPECT_EQ(contiguous, shuffled) << level;
+    }
+  }
+}
+
+TEST(PagedAttention, AWindowSeesOnlyItsPositions) {
+  Random random(7);
+  Problem problem(random, 4, 2, 32);
+  const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
+  auto ops = testing::CpuOps("auto");
+  const std::vector<float> before = Attend(*ops, problem, tables, 20);
+  // The last sequence's first 50 positions: outside of the windows of positions 72 to 76.
+  const int64_t width = 2 * 32;
+  for (int64_t i = (1 + 16) * width; i < (1 + 16 + 50) * width; ++i) problem.keys[i] = 1e3f;
+  EXPECT_EQ(Attend(*ops, problem, tables, 20), before);
+  EXPECT_NE(Attend(*ops, problem, tables, 0), before);
+  // A window of one position returns that position's value.
+  const std::vector<float> own = Attend(*ops, problem, tables, 1);
+  const int64_t last = problem.tokens() - 1;
+  for (int64_t i = 0; i < 32; ++i) {
+    EXPECT_EQ(own[last * 4 * 32 + i], problem.values[(1 + 16 + 76) * width + i]);
+  }
+}
+
+template <typename F>
+struct Roped {
+  std::vector<F> q, k, cache_k, cache_v;
+};
+
+template <typename F>
+Roped<F> RunRope(Ops<F>& ops, const std::vector<float>& q, const std::vector<float>& k,
+                 const std::vector<float>& v, const std::vector<float>& angles,
+                 std::span<const float> norm, int64_t head_dim) {
+  const std::vector<int32_t> slots = {31, 0, 17};
+  Roped<F> out = {{q.begin(), q.end()}, {k.begin(), k.end()}, {}, {}};
+  const std::vector<F> values(v.begin(), v.end());
+  std::vector<F> cos, sin;
+  for (float angle : angles) {
+    cos.push_back(std::cos(angle));  // of a float angle in float: the same inputs for both
+    sin.push_back(std::sin(angle));
+  }
+  Cache<F> cache(2, 2, head_dim);
+  std::fill(cache.k.begin(), cache.k.end(), F(0));
+  std::fill(cache.v.begin(), cache.v.end(), F(0));
+  ops.RopeAppendKv({.q = View(out.q, 3),
+                    .k = View(out.k, 3),
+                    .v = ConstView(values, 3),
+                    .cos = ConstView(cos, 3),
+                    .sin = ConstView(sin, 3),
+                    .slots = slots,
+                    .q_norm = norm,
+                    .k_norm = norm,
+                    .norm_eps = F(1e-6f),
+                    .kv = cache.view});
+  for (int64_t t = 0; t < 3; ++t) {
+    for (int64_t h = 0; h < 2; ++h) {
+      const int64_t at = cache.view.Offset(slots[t], h);
+      const int64_t from = (t * 2 + h) * head_dim;
+      EXPECT_TRUE(std::equal(&out.k[from], &out.k[from] + head_dim, &cache.k[at]));
+      EXPECT_TRUE(std::equal(&values[from], &values[from] + head_dim, &cache.v[at]));
+    }
+  }
+  out.cache_k = cache.k;
+  out.cache_v = cache.v;
+  return out;
+}
+
+TEST(RopeAppendKv, RotatesNormsAndStores) {
+  for (const std::string& level : CpuIsaLevels()) {
+    auto ops = testing::CpuOps(level);
+    auto reference = CreateReferenceOps<double>();
+    Random random(8);
+    for (const int64_t hd : {2, 20, 64, 128}) {
+      const std::vector<float> q = RandomFloats(random, 3 * 6 * hd);
+      const std::vector<float> k = RandomFloats(random, 3 * 2 * hd);
+      const std::vector<float> v = RandomFloats(random, 3 * 2 * hd);
+      const std::vector<float> angles = RandomFloats(random, 3 * hd / 2, 2.0f);
+      const std::vector<float> weight = RandomFloats(random, hd);
+      for (const bool with_norm : {false, true}) {
+        const std::span<const float> norm = with_norm ? std::span(weight) : std::span<float>();
+        const Roped<float> actual = RunRope(*ops, q, k, v, angles, norm, hd);
+        const Roped<double> expected = RunRope(*reference, q, k, v, angles, norm, hd);
+        // A pair keeps its length, so that bounds the error; the norm adds that of a sum.
+        const double relative = (with_norm ? static_cast<double>(hd) / 4 + 20 : 4) * kEps;
+        for (size_t i = 0; i < q.size(); ++i) {
+          const size_t pair = i / hd * hd + (i % hd + hd / 2) % hd;
+          const double length = std::hypot(expected.q[i], expected.q[pair]);
+          ASSERT_NEAR(actual.q[i], expected.q[i], relative * length) << level;
+        }
+        for (size_t i = 0; i < k.size(); ++i) {
+          const size_t pair = i / hd * hd + (i % hd + hd / 2) % hd;
+          const double length = std::hypot(expected.k[i], expected.k[pair]);
+          ASSERT_NEAR(actual.k[i], expected.k[i], relative * length) << level;
+        }
+        EXPECT_EQ(ToDouble(actual.cache_v), expected.cache_v);
+      }
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sterna
