@@ -81,7 +81,7 @@ EnergyLedger::EnergyLedger(EnergyMeter* meter, const Clock* clock, const EnergyC
       boundary_ns_(clock->NowNs()) {
   // Loading the model came before: nobody had asked for anything yet.
   if (ReadMeter()) totals_.idle_nj = totals_.meter_nj;
-  StartWindow(kIdle, 0);
+  StartWindow(0);
   Balance();
 }
 
@@ -144,7 +144,7 @@ int64_t EnergyLedger::ChargeSpan(Activity activity) {
   const bool readable = ReadMeter();
   const int64_t delta_nj = totals_.meter_nj - window_meter_nj_;
   if (!readable || interval_ns_ == 0) {
-    StartWindow(activity, 0);
+    StartWindow(0);
     return readable ? delta_nj : 0;
   }
   // Until a window has measured it, the other activity's power is the best guess.
@@ -160,9 +160,10 @@ int64_t EnergyLedger::ChargeSpan(Activity activity) {
     return std::llround(estimate_nj);
   }
   // The counter moved somewhere in this span, at most one interval ago; half of that on average.
-  const double carry_ns = std::min(span_ns, static_cast<double>(interval_ns_)) / 2;
-  const double error_nj = static_cast<double>(delta_nj) - window_charged_nj_ - estimate_nj +
-                          nj_per_ns_[activity] * carry_ns;
+  const double carry_nj =
+      nj_per_ns_[activity] * std::min(span_ns, static_cast<double>(interval_ns_)) / 2;
+  const double error_nj =
+      static_cast<double>(delta_nj) - window_charged_nj_ - estimate_nj + carry_nj;
   double charge_nj = estimate_nj;
   if (span_ns >= direct_ns) {
     charge_nj = std::max(estimate_nj + error_nj, 0.0);
@@ -173,7 +174,7 @@ int64_t EnergyLedger::ChargeSpan(Activity activity) {
   } else {
     LearnPower(error_nj);
   }
-  StartWindow(activity, carry_ns);
+  StartWindow(carry_nj);
   return std::llround(charge_nj);
 }
 
@@ -191,11 +192,10 @@ void EnergyLedger::LearnPower(double error_nj) {
   }
 }
 
-void EnergyLedger::StartWindow(Activity activity, double carry_ns) {
+void EnergyLedger::StartWindow(double carry_nj) {
   window_meter_nj_ = totals_.meter_nj;
+  window_charged_nj_ = carry_nj;
   window_ns_[kBusy] = window_ns_[kIdle] = 0;
-  window_ns_[activity] = carry_ns;
-  window_charged_nj_ = nj_per_ns_[activity] * carry_ns;
 }
 
 void EnergyLedger::Balance() {

@@ -75,8 +75,8 @@ class EnergyLedger {
   bool ReadMeter();
   // Corrects the power estimates by what the counter says beyond what was charged in the window.
   void LearnPower(double error_nj);
-  // A window begins where the counter last moved: `carry_ns` ago, as far as one can tell.
-  void StartWindow(Activity activity, double carry_ns);
+  // A window begins where the counter last moved; `carry_nj` have been charged since then.
+  void StartWindow(double carry_nj);
   // Settlement is by definition what the other accounts do not hold.
   void Balance();
 
