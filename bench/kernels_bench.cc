@@ -1,0 +1,294 @@
+// Speed of the ops at every instruction set of this machine, at the shapes of a 2B-parameter
+// ternary model (hidden 2560, ffn 6912, 20 query and 5 key/value heads of 128, vocabulary 128256).
+//
+// Use: kernels_bench [--threads=N] [Google Benchmark's flags]. Interleaved medians:
+//   --benchmark_repetitions=5 --benchmark_enable_random_interleaving=true
+//   --benchmark_report_aggregates_only=true
+//
+// Matrices are taken in turn from a set larger than the last-level cache, as a forward pass does,
+// so one token's figures are memory's. Counters, all per second: GB of weights (or K/V) read, GOP =
+// 2 * products, tokens through this op alone.
+#include <benchmark/benchmark.h>
+
+#include <cstdint>
+#include <cstdio>
+#include <cstdlib>
+#include <memory>
+#include <random>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/check.h"
+#include "kernels/devices.h"
+#include "kernels/ops.h"
+
+namespace sterna {
+namespace {
+
+using Counter = ::benchmark::Counter;
+
+// More than any last-level cache here: what a pass over the set reads comes from memory.
+constexpr int64_t kColdBytes = int64_t{256} << 20;
+
+std::unique_ptr<Ops<float>> MakeOps(const std::string& isa, int threads) {
+  auto ops = CreateCpuOps({.num_threads = threads, .isa = isa});
+  STERNA_CHECK(ops.ok());
+  return *std::move(ops);
+}
+
+Counter PerSecond(double per_iteration) {
+  return Counter(per_iteration, Counter::kIsIterationInvariantRate);
+}
+
+TernaryMatrix RandomMatrix(int64_t rows, int64_t cols, int64_t group, std::mt19937_64& random) {
+  TernaryMatrix w(rows, cols);
+  std::vector<int8_t> row(cols);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int8_t& weight : row) weight = static_cast<int8_t>(random() % 3) - 1;
+    w.SetRow(r, row);
+  }
+  if (group > 0) {
+    AlignedBuffer<float> scales(rows * CeilDiv(cols, group));
+    for (float& scale : scales.span()) scale = 0.02f;
+    w.SetGroupScales(std::move(scales), group);
+  }
+  return w;
+}
+
+// Matrices of one shape that together exceed the cache. One is random, the rest are its copies:
+// the arithmetic does not depend on the values.
+std::vector<TernaryMatrix> ColdMatrices(int64_t rows, int64_t cols, int64_t group) {
+  std::mt19937_64 random(1);
+  std::vector<TernaryMatrix> set;
+  for (int64_t bytes = 0; bytes < kColdBytes; bytes += TernaryPackedBytes(rows, cols)) {
+    if (set.empty()) {
+      set.push_back(RandomMatrix(rows, cols, group, random));
+    } else {
+      set.emplace_back(rows, cols);
+      if (group > 0) {
+        AlignedBuffer<float> scales(rows * CeilDiv(cols, group));
+        for (float& scale : scales.span()) scale = 0.02f;
+        set.back().SetGroupScales(std::move(scales), group);
+      }
+    }
+  }
+  return set;
+}
+
+void BenchTernaryLinear(::benchmark::State& state, const std::string& isa, int threads,
+                        int64_t rows, int64_t cols, int64_t group) {
+  const int64_t tokens = state.range(0);
+  auto ops = MakeOps(isa, threads);
+  const std::vector<TernaryMatrix> set = ColdMatrices(rows, cols, group);
+  const int64_t group_size = group > 0 ? group : cols;
+  const int64_t groups = CeilDiv(cols, group_size);
+  AlignedBuffer<int8_t> q(tokens * RoundUp(cols, kTernaryBlockCols));
+  for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int8_t>(i * 37 % 255 - 127);
+  AlignedBuffer<float> scale(tokens * groups), y(tokens * rows);
+  AlignedBuffer<int32_t> sum(tokens * groups);
+  for (float& s : scale.span()) s = 25.0f;
+  const QuantizedMat<float> activations = {.q = q.data(),
+                                           .stride = RoundUp(cols, kTernaryBlockCols),
+                                           .scale = scale.data(),
+                                           .sum = sum.data(),
+                                           .rows = tokens,
+                                           .cols = cols,
+                                           .group_size = group_size};
+  size_t next = 0;
+  for (auto _ : state) {
+    ops->TernaryLinear({.q = activations,
+                        .w = &set[next],
+                        .bias = {},
+                        .y = {.data = y.data(), .rows = tokens, .cols = rows}});
+    ::benchmark::DoNotOptimize(y.data());
+    next = (next + 1) % set.size();
+  }
+  state.counters["GB"] = PerSecond(static_cast<double>(set[0].packed_bytes()) * 1e-9);
+  state.counters["GOP"] = PerSecond(2e-9 * static_cast<double>(tokens * rows * cols));
+  state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
+}
+
+void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads,
+                      DenseType type) {
+  const int64_t tokens = state.range(0);
+  constexpr int64_t kVocabulary = 128256, kHidden = 2560;
+  auto ops = MakeOps(isa, threads);
+  DenseMatrix w = {.type = type, .data = nullptr, .rows = kVocabulary, .cols = kHidden};
+  AlignedBuffer<uint8_t> weights(w.bytes());
+  w.data = weights.data();
+  AlignedBuffer<float> x(tokens * kHidden), y(tokens * kVocabulary);
+  for (float& value : x.span()) value = 0.5f;
+  for (auto _ : state) {
+    ops->DenseLinear({.x = {.data = x.data(), .rows = tokens, .cols = kHidden},
+                      .w = w,
+                      .y = {.data = y.data(), .rows = tokens, .cols = kVocabulary}});
+    ::benchmark::DoNotOptimize(y.data());
+  }
+  state.counters["GB"] = PerSecond(static_cast<double>(w.bytes()) * 1e-9);
+  state.counters["GOP"] = PerSecond(2e-9 * static_cast<double>(tokens * w.rows * w.cols));
+  state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
+}
+
+// Every token at the end of its own sequence of state.range(1) positions.
+void BenchAttention(::benchmark::State& state, const std::string& isa, int threads) {
+  const int64_t tokens = state.range(0), context = state.range(1);
+  constexpr int64_t kHeads = 20, kKvHeads = 5, kHeadDim = 128;
+  auto ops = MakeOps(isa, threads);
+  const int64_t blocks = CeilDiv(context, kKvBlockTokens);
+  AlignedBuffer<float> k(tokens * blocks * kKvBlockTokens * kKvHeads * kHeadDim), v(k.size());
+  for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = static_cast<float>(i % 13) * 0.1f;
+  std::vector<int32_t> positions(tokens, static_cast<int32_t>(context - 1)), sequence(tokens);
+  std::vector<int32_t> tables(tokens * blocks);
+  for (size_t i = 0; i < sequence.size(); ++i) sequence[i] = static_cast<int32_t>(i);
+  // A stride that shares no factor with the count scatters each sequence over the pool.
+  for (size_t i = 0; i < tables.size(); ++i) {
+    tables[i] = static_cast<int32_t>(i * 7919 % tables.size());
+  }
+  AlignedBuffer<float> q(tokens * kHeads * kHeadDim), o(q.size());
+  for (auto _ : state) {
+    ops->PagedAttention({.q = {.data = q.data(), .rows = tokens, .cols = kHeads * kHeadDim},
+                         .kv = {.k = k.data(),
+                                .v = v.data(),
+                                .num_blocks = tokens * blocks,
+                                .num_kv_heads = kKvHeads,
+                                .head_dim = kHeadDim},
+                         .positions = positions,
+                         .sequence = sequence,
+                         .block_tables = {.data = tables.data(), .rows = tokens, .cols = blocks},
+                         .scale = 0.088f,
+                         .o = {.data = o.data(), .rows = tokens, .cols = kHeads * kHeadDim}});
+    ::benchmark::DoNotOptimize(o.data());
+  }
+  const auto read = static_cast<double>(2 * tokens * context * kKvHeads * kHeadDim);
+  state.counters["GB"] = PerSecond(4e-9 * read);
+  state.counters["GOP"] = PerSecond(2e-9 * read * kHeads / kKvHeads);
+}
+
+void BenchRmsNormQuantize(::benchmark::State& state, const std::string& isa, int threads) {
+  const int64_t tokens = state.range(0);
+  constexpr int64_t kHidden = 2560;
+  auto ops = MakeOps(isa, threads);
+  AlignedBuffer<float> x(tokens * kHidden), weight(kHidden), scale(tokens);
+  AlignedBuffer<int8_t> q(tokens * kHidden);
+  AlignedBuffer<int32_t> sum(tokens);
+  for (size_t i = 0; i < x.size(); ++i) x[i] = static_cast<float>(i % 101) - 50;
+  for (float& value : weight.span()) value = 1.5f;
+  for (auto _ : state) {
+    ops->RmsNormQuantize({.x = {.data = x.data(), .rows = tokens, .cols = kHidden},
+                          .weight = weight.span(),
+                          .eps = 1e-5f,
+                          .out = {.q = q.data(),
+                                  .stride = kHidden,
+                                  .scale = scale.data(),
+                                  .sum = sum.data(),
+                                  .rows = tokens,
+                                  .cols = kHidden,
+                                  .group_size = kHidden}});
+    ::benchmark::DoNotOptimize(q.data());
+  }
+  state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
+}
+
+void BenchGatedActivation(::benchmark::State& state, const std::string& isa, int threads,
+                          Activation activation) {
+  const int64_t tokens = state.range(0);
+  constexpr int64_t kFfn = 6912;
+  auto ops = MakeOps(isa, threads);
+  AlignedBuffer<float> gate(tokens * kFfn), up(tokens * kFfn), norm(kFfn), scale(tokens);
+  AlignedBuffer<int8_t> q(tokens * kFfn);
+  AlignedBuffer<int32_t> sum(tokens);
+  for (size_t i = 0; i < gate.size(); ++i) gate[i] = up[i] = static_cast<float>(i % 101) * 0.1f - 5;
+  for (float& value : norm.span()) value = 1.5f;
+  for (auto _ : state) {
+    ops->GatedActivationQuantize({.gate = {.data = gate.data(), .rows = tokens, .cols = kFfn},
+                                  .up = {.data = up.data(), .rows = tokens, .cols = kFfn},
+                                  .activation = activation,
+                                  .sub_norm = norm.span(),
+                                  .eps = 1e-5f,
+                                  .out = {.q = q.data(),
+                                          .stride = kFfn,
+                                          .scale = scale.data(),
+                                          .sum = sum.data(),
+                                          .rows = tokens,
+                                          .cols = kFfn,
+                                          .group_size = kFfn}});
+    ::benchmark::DoNotOptimize(q.data());
+  }
+  state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
+}
+
+void BenchSample(::benchmark::State& state, const std::string& isa, int threads,
+                 const SampleParams& params) {
+  const int64_t rows = state.range(0);
+  constexpr int64_t kVocabulary = 128256;
+  auto ops = MakeOps(isa, threads);
+  std::mt19937_64 random(3);
+  std::normal_distribution<float> normal(0, 2);
+  AlignedBuffer<float> logits(rows * kVocabulary);
+  for (float& logit : logits.span()) logit = normal(random);
+  const std::vector<SampleParams> all(rows, params);
+  std::vector<SampleResult> results(rows);
+  for (auto _ : state) {
+    ops->Sample({.logits = {.data = logits.data(), .rows = rows, .cols = kVocabulary},
+                 .params = all,
+                 .results = results});
+    ::benchmark::DoNotOptimize(results.data());
+  }
+  state.counters["tokens"] = PerSecond(static_cast<double>(rows));
+}
+
+void RegisterLevel(const std::string& isa, int threads) {
+  auto add = [&](const std::string& name, auto function, auto... arguments) {
+    return ::benchmark::RegisterBenchmark((name + "/" + isa).c_str(), function, isa, threads,
+                                          arguments...)
+        ->UseRealTime()
+        ->Unit(::benchmark::kMicrosecond);
+  };
+  struct Shape {
+    const char* name;
+    int64_t rows, cols, group;
+  };
+  for (const Shape& s : {Shape{"TernaryLinear/2560x2560", 2560, 2560, 0},
+                         Shape{"TernaryLinear/6912x2560", 6912, 2560, 0},
+                         Shape{"TernaryLinear/2560x6912", 2560, 6912, 0},
+                         Shape{"TernaryLinear/2560x2560/group128", 2560, 2560, 128}}) {
+    auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
+    for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
+  }
+  for (const int64_t tokens : {1, 8}) {
+    add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16)->Arg(tokens);
+  }
+  add("PagedAttention", BenchAttention)->Args({1, 1024})->Args({8, 1024})->Args({64, 256});
+  add("RmsNormQuantize", BenchRmsNormQuantize)->Arg(1)->Arg(64);
+  add("SiluGate", BenchGatedActivation, Activation::kSilu)->Arg(1)->Arg(64);
+  add("ReluSquaredGate", BenchGatedActivation, Activation::kReluSquared)->Arg(1)->Arg(64);
+  add("Sample/greedy", BenchSample, SampleParams{.temperature = 0})->Arg(1)->Arg(16);
+  add("Sample/temperature", BenchSample, SampleParams{})->Arg(1)->Arg(16);
+  add("Sample/top_p", BenchSample, SampleParams{.top_p = 0.9f})->Arg(1);
+  add("Sample/top_k", BenchSample, SampleParams{.top_k = 50})->Arg(1);
+  add("Sample/logprobs", BenchSample, SampleParams{.num_logprobs = 5})->Arg(1);
+}
+
+}  // namespace
+}  // namespace sterna
+
+int main(int argc, char** argv) {
+  ::benchmark::Initialize(&argc, argv);
+  int threads = 0;
+  for (int i = 1; i < argc; ++i) {
+    constexpr std::string_view kThreads = "--threads=";
+    const std::string_view argument = argv[i];
+    char* end = nullptr;
+    if (argument.starts_with(kThreads)) {
+      threads = static_cast<int>(std::strtol(argv[i] + kThreads.size(), &end, 10));
+    }
+    if (end == nullptr || *end != '\0' || threads < 1) {
+      std::fprintf(stderr, "unknown argument %s; known: --threads=N with N >= 1\n", argv[i]);
+      return 1;
+    }
+  }
+  for (const std::string& isa : sterna::CpuIsaLevels()) sterna::RegisterLevel(isa, threads);
+  ::benchmark::RunSpecifiedBenchmarks();
+  return 0;
+}
