@@ -1,0 +1,639 @@
+// LoadCheckpoint and MakeRandomWeights.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <functional>
+#include <limits>
+#include <random>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "base/mapped_file.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/shapes.h"
+#include "engine/model/weights.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "nlohmann/json.hpp"
+#include "tests/testing/paths.h"
+#include "tests/testing/safetensors_writer.h"
+#include "tests/testing/temp_dir.h"
+
+namespace sterna {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+using testing::ByteTensor;
+using testing::FloatTensor;
+using testing::SafetensorsFileBytes;
+using testing::TempDir;
+using testing::TensorData;
+
+constexpr char kQ[] = "model.layers.0.self_attn.q_proj";
+constexpr char kDown[] = "model.layers.1.mlp.down_proj";
+
+// A small valid checkpoint, to be bent before it is loaded. Hidden 20, ffn 36, 2 layers, 2 heads
+// and 1 kv head of size 10 (kv rows 10: not packable), or 12 for the packed families.
+struct TestCheckpoint {
+  Json config;
+  std::map<std::string, TensorData> tensors;
+
+  StatusOr<Checkpoint> Load(const TempDir& dir) const {
+    dir.Write("config.json", config.dump());
+    dir.Write("model.safetensors", SafetensorsFileBytes(tensors));
+    return LoadCheckpoint(dir.path());
+  }
+  Status LoadStatus() const { return Load(TempDir()).status(); }
+};
+
+constexpr int64_t kHidden = 20;
+constexpr int64_t kFfn = 36;
+constexpr int64_t kVocab = 11;
+
+std::vector<float> Values(int64_t size, float first) {
+  std::vector<float> values(static_cast<size_t>(size));
+  for (size_t i = 0; i < values.size(); ++i) {
+    values[i] = first + static_cast<float>(static_cast<int>(i % 7) - 3) / 16;
+  }
+  return values;
+}
+
+void AddLinear(TestCheckpoint& model, CheckpointFamily family, const std::string& name,
+               int64_t rows, int64_t cols, std::mt19937& random) {
+  if (family == CheckpointFamily::kBitNetLatent) {
+    std::vector<float> latent(static_cast<size_t>(rows * cols));
+    for (float& w : latent) w = static_cast<float>(static_cast<int>(random() % 33) - 16) / 64;
+    model.tensors[name + ".weight"] = FloatTensor("BF16", {rows, cols}, latent);
+    return;
+  }
+  std::vector<uint8_t> packed(static_cast<size_t>(rows / 4 * cols));
+  for (uint8_t& byte : packed) {
+    byte = static_cast<uint8_t>(random() % 3 | random() % 3 << 2 | random() % 3 << 4 |
+                                random() % 3 << 6);
+  }
+  const float scale = 0.375f;
+  model.tensors[name + ".weight"] = ByteTensor({rows / 4, cols}, packed);
+  model.tensors[name + ".weight_scale"] = FloatTensor("BF16", {1}, {&scale, 1});
+}
+
+TestCheckpoint MakeTest(CheckpointFamily family) {
+  const bool bitnet = family != CheckpointFamily::kBitLinear;
+  const int64_t head_dim = family == CheckpointFamily::kBitNetLatent ? 10 : 12;
+  TestCheckpoint model;
+  model.config = {{"model_type", bitnet ? "bitnet" : "llama"},
+                  {"hidden_size", kHidden},
+                  {"intermediate_size", kFfn},
+                  {"num_hidden_layers", 2},
+                  {"num_attention_heads", 2},
+                  {"num_key_value_heads", 1},
+                  {"head_dim", head_dim},
+                  {"vocab_size", kVocab},
+                  {"max_position_embeddings", 64},
+                  {"rms_norm_eps", 1e-5},
+                  {"tie_word_embeddings", bitnet},
+                  {"quantization_config", {{"quant_method", "bitnet"}}}};
+  if (bitnet) {
+    model.config["quantization_config"]["linear_class"] = "autobitlinear";
+    model.config["quantization_config"]["quantization_mode"] =
+        family == CheckpointFamily::kBitNetLatent ? "online" : "offline";
+  }
+  std::mt19937 random(5);
+  const auto norm = [&](const std::string& name, int64_t size) {
+    model.tensors[name + ".weight"] = FloatTensor("BF16", {size}, Values(size, 1));
+  };
+  model.tensors["model.embed_tokens.weight"] =
+      FloatTensor("BF16", {kVocab, kHidden}, Values(kVocab * kHidden, 0.5));
+  if (!bitnet) {
+    model.tensors["lm_head.weight"] =
+        FloatTensor("BF16", {kVocab, kHidden}, Values(kVocab * kHidden, -0.5));
+  }
+  norm("model.norm", kHidden);
+  for (int i = 0; i < 2; ++i) {
+    const std::string layer = absl::StrCat("model.layers.", i, ".");
+    norm(layer + "input_layernorm", kHidden);
+    norm(layer + "post_attention_layernorm", kHidden);
+    if (bitnet) {
+      norm(layer + "self_attn.attn_sub_norm", 2 * head_dim);
+      norm(layer + "mlp.ffn_sub_norm", kFfn);
+    }
+    AddLinear(model, family, layer + "self_attn.q_proj", 2 * head_dim, kHidden, random);
+    AddLinear(model, family, layer + "self_attn.k_proj", head_dim, kHidden, random);
+    AddLinear(model, family, layer + "self_attn.v_proj", head_dim, kHidden, random);
+    AddLinear(model, family, layer + "self_attn.o_proj", kHidden, 2 * head_dim, random);
+    AddLinear(model, family, layer + "mlp.gate_proj", kFfn, kHidden, random);
+    AddLinear(model, family, layer + "mlp.up_proj", kFfn, kHidden, random);
+    AddLinear(model, family, layer + "mlp.down_proj", kHidden, kFfn, random);
+  }
+  return model;
+}
+
+// The plain reading of the packed form, one weight at a time.
+void ExpectUnpacked(const TernaryMatrix& w, const TensorData& packed) {
+  ASSERT_EQ(w.rows(), packed.shape[0] * 4);
+  ASSERT_EQ(w.cols(), packed.shape[1]);
+  for (int64_t r = 0; r < packed.shape[0]; ++r) {
+    for (int64_t c = 0; c < packed.shape[1]; ++c) {
+      const auto byte = static_cast<uint8_t>(packed.bytes[static_cast<size_t>(r * w.cols() + c)]);
+      for (int i = 0; i < 4; ++i) {
+        ASSERT_EQ(w.At(i * packed.shape[0] + r, c), (byte >> (2 * i) & 3) - 1) << r << " " << c;
+      }
+    }
+  }
+}
+
+TEST(LoadCheckpointTest, FamilyBDividesAndHasNoSubNorms) {
+  const TempDir dir;
+  const TestCheckpoint test = MakeTest(CheckpointFamily::kBitLinear);
+  const auto loaded = test.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const ModelWeights& weights = loaded->weights;
+  ASSERT_EQ(weights.layers.size(), 2u);
+  ExpectUnpacked(weights.layers[0].q.w, test.tensors.at(absl::StrCat(kQ, ".weight")));
+  ExpectUnpacked(weights.layers[1].down.w, test.tensors.at(absl::StrCat(kDown, ".weight")));
+  EXPECT_EQ(weights.layers[0].q.w.tensor_scale(), 1.0 / 0.375);
+  EXPECT_TRUE(weights.layers[0].attn_sub_norm.empty());
+  EXPECT_TRUE(weights.layers[1].ffn_sub_norm.empty());
+  EXPECT_TRUE(weights.layers[0].q.bias.empty());
+  EXPECT_TRUE(weights.layers[0].q.in_norm.empty());
+  EXPECT_EQ(weights.final_norm, Values(kHidden, 1));
+  EXPECT_NE(weights.head.data, weights.embedding.data);
+  EXPECT_EQ(weights.head.rows, kVocab);
+  EXPECT_EQ(weights.dense_bytes(), 2 * kVocab * kHidden * 2);
+  EXPECT_EQ(weights.mapped_files.size(), 1u);
+}
+
+TEST(LoadCheckpointTest, FamilyAMultipliesAndHasSubNorms) {
+  const TempDir dir;
+  const TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  const auto loaded = test.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const ModelWeights& weights = loaded->weights;
+  ExpectUnpacked(weights.layers[0].q.w, test.tensors.at(absl::StrCat(kQ, ".weight")));
+  EXPECT_EQ(weights.layers[0].q.w.tensor_scale(), 0.375);
+  EXPECT_EQ(weights.layers[0].attn_sub_norm, Values(24, 1));
+  EXPECT_EQ(weights.layers[1].ffn_sub_norm, Values(kFfn, 1));
+  EXPECT_EQ(weights.head.data, weights.embedding.data);
+  EXPECT_EQ(weights.dense_bytes(), kVocab * kHidden * 2);
+  EXPECT_EQ(weights.embedding.type, DenseType::kBf16);
+  uint16_t first = 0;
+  std::memcpy(&first, weights.embedding.data, sizeof(first));
+  EXPECT_EQ(first, 0x3ea0);  // 0.3125
+}
+
+TEST(LoadCheckpointTest, LatentWeightsAreQuantisedToTheirMeanMagnitude) {
+  const TempDir dir;
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetLatent);
+  // Mean magnitude 1 exactly; 0.5 and 1.5 are ties that round to even, 0 and 2 (clamped to 1).
+  std::vector<float> latent(20 * kHidden);
+  const float pattern[] = {0.5, -0.5, 1.5, -1.5, 0.50390625, -0.50390625, 0, 2, -2, 0.9921875};
+  for (size_t i = 0; i < latent.size(); ++i) latent[i] = pattern[i % 10];
+  double sum = 0;
+  for (const float w : latent) sum += std::abs(w);
+  for (const char* type : {"F32", "BF16", "F16"}) {
+    SCOPED_TRACE(type);
+    std::vector<float> exact = latent;
+    exact[0] += static_cast<float>(latent.size() - sum);  // mean of exactly one
+    if (type[0] != 'F' || type[1] != '3') exact = latent;
+    test.tensors[absl::StrCat(kQ, ".weight")] = FloatTensor(type, {20, kHidden}, exact);
+    const auto loaded = test.Load(dir);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    const TernaryMatrix& w = loaded->weights.layers[0].q.w;
+    double magnitudes = 0;
+    for (const float x : exact) magnitudes += std::abs(x);
+    const double mean = magnitudes / static_cast<double>(exact.size());
+    EXPECT_NEAR(w.tensor_scale() / mean, 1.0, 1e-15);
+    for (int64_t r = 0; r < w.rows(); ++r) {
+      for (int64_t c = 0; c < w.cols(); ++c) {
+        const double x = exact[static_cast<size_t>(r * kHidden + c)] * (1.0 / mean);
+        const double rounded = std::clamp(std::nearbyint(x), -1.0, 1.0);
+        ASSERT_EQ(w.At(r, c), static_cast<int>(rounded)) << r << " " << c << " " << x;
+      }
+    }
+  }
+}
+
+TEST(LoadCheckpointTest, BiasesInputNormsAndScaleForms) {
+  const TempDir dir;
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitLinear);
+  test.config["attention_bias"] = true;
+  test.config["mlp_bias"] = true;
+  test.config["quantization_config"]["use_rms_norm"] = true;
+  std::map<std::string, TensorData> extra;
+  for (const auto& [name, tensor] : test.tensors) {
+    if (tensor.dtype != "U8") continue;
+    const std::string linear = name.substr(0, name.size() - std::string(".weight").size());
+    const int64_t rows = tensor.shape[0] * 4;
+    extra[linear + ".bias"] = FloatTensor("F32", {rows}, Values(rows, 0.25));
+    extra[linear + ".rms_norm.weight"] =
+        FloatTensor("F16", {tensor.shape[1]}, Values(tensor.shape[1], 2));
+  }
+  test.tensors.merge(extra);
+  const float scale = 3.0f;
+  test.tensors[absl::StrCat(kQ, ".weight_scale")] = FloatTensor("F32", {}, {&scale, 1});
+  const auto loaded = test.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const LayerWeights& layer = loaded->weights.layers[0];
+  EXPECT_EQ(layer.q.w.tensor_scale(), 1.0 / 3.0);
+  EXPECT_EQ(layer.q.bias, Values(24, 0.25));
+  EXPECT_EQ(layer.down.bias, Values(kHidden, 0.25));
+  EXPECT_EQ(layer.down.in_norm, Values(kFfn, 2));
+}
+
+TEST(LoadCheckpointTest, F16EmbeddingBecomesF32) {
+  const TempDir dir;
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  std::vector<float> values = Values(kVocab * kHidden, 0.5);
+  values[5] = -6.103515625e-05f;  // the smallest normal half
+  test.tensors["model.embed_tokens.weight"] = FloatTensor("F16", {kVocab, kHidden}, values);
+  test.tensors["model.embed_tokens.weight"].bytes.replace(12, 4, {'\x01', '\x00', '\xff', '\x83'});
+  values[6] = 0x1p-24f;          // the smallest subnormal half
+  values[7] = -1023 * 0x1p-24f;  // the largest, negative
+  const auto loaded = test.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const DenseMatrix& embedding = loaded->weights.embedding;
+  ASSERT_EQ(embedding.type, DenseType::kF32);
+  const auto* floats = static_cast<const float*>(embedding.data);
+  EXPECT_EQ(std::vector<float>(floats, floats + values.size()), values);
+  EXPECT_TRUE(loaded->weights.mapped_files.empty());
+}
+
+TEST(LoadCheckpointTest, DenseMatricesAtOddAddressesAreCopied) {
+  // The header's length decides whether the embedding lies at an odd address: one of the two does.
+  size_t copies = 0;
+  for (const char* name : {"z.one", "z.more"}) {
+    const TempDir dir;
+    TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+    test.tensors[name] = ByteTensor({0}, {});
+    const auto loaded = test.Load(dir);
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    const DenseMatrix& embedding = loaded->weights.embedding;
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(embedding.data) % 2, 0u);
+    const std::string& stored = test.tensors["model.embed_tokens.weight"].bytes;
+    EXPECT_EQ(std::memcmp(embedding.data, stored.data(), stored.size()), 0);
+    EXPECT_EQ(loaded->weights.mapped_files.size() + loaded->weights.buffers.size(), 1u);
+    copies += loaded->weights.buffers.size();
+  }
+  EXPECT_EQ(copies, 1u);
+}
+
+TEST(LoadCheckpointTest, TiedHeadStoredTwiceMustBeTheSame) {
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  test.tensors["lm_head.weight"] = test.tensors["model.embed_tokens.weight"];
+  const TempDir dir;
+  const auto loaded = test.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_EQ(loaded->weights.head.data, loaded->weights.embedding.data);
+  test.tensors["lm_head.weight"].bytes[0] ^= 1;
+  const Status status = test.LoadStatus();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("tie_word_embeddings"));
+  EXPECT_THAT(status.message(), HasSubstr("'lm_head.weight'"));
+}
+
+TEST(LoadCheckpointTest, CodeThreeIsRefusedWithItsPlace) {
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  // Packed row 2, column 5, third code: weight row 2 * 5 + 2 of the 20 rows.
+  test.tensors[absl::StrCat(kDown, ".weight")].bytes[2 * kFfn + 5] = '\x75';
+  const Status status = test.LoadStatus();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
+  EXPECT_THAT(status.message(), HasSubstr("model.layers.1.mlp.down_proj.weight"));
+  EXPECT_THAT(status.message(), HasSubstr("code 3 at row 12, column 5"));
+}
+
+struct Damage {
+  const char* what;
+  std::function<void(TestCheckpoint&)> apply;
+  absl::StatusCode code;
+  std::vector<std::string> messages;
+};
+
+void ExpectRefused(CheckpointFamily family, const std::vector<Damage>& damages) {
+  ASSERT_TRUE(MakeTest(family).LoadStatus().ok()) << MakeTest(family).LoadStatus();
+  for (const Damage& damage : damages) {
+    SCOPED_TRACE(damage.what);
+    TestCheckpoint test = MakeTest(family);
+    damage.apply(test);
+    const Status status = test.LoadStatus();
+    EXPECT_EQ(status.code(), damage.code) << status;
+    for (const std::string& message : damage.messages) {
+      EXPECT_THAT(status.message(), HasSubstr(message));
+    }
+  }
+}
+
+TensorData OneFloat(float value) { return FloatTensor("F32", {1}, {&value, 1}); }
+
+TEST(LoadCheckpointTest, RefusesDamagedPackedCheckpoints) {
+  using T = TestCheckpoint;
+  const std::string weight = absl::StrCat(kQ, ".weight");
+  const std::string scale = absl::StrCat(kQ, ".weight_scale");
+  constexpr auto kInvalid = absl::StatusCode::kInvalidArgument;
+  constexpr auto kDataLoss = absl::StatusCode::kDataLoss;
+  constexpr auto kNotFound = absl::StatusCode::kNotFound;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  ExpectRefused(
+      CheckpointFamily::kBitNetPacked,
+      {{"weight missing", [&](T& t) { t.tensors.erase(weight); }, kNotFound, {weight}},
+       {"scale missing", [&](T& t) { t.tensors.erase(scale); }, kNotFound, {scale}},
+       {"norm missing",
+        [](T& t) { t.tensors.erase("model.norm.weight"); },
+        kNotFound,
+        {"'model.norm.weight'"}},
+       {"shape transposed",
+        [&](T& t) {
+          t.tensors[weight].shape = {20, 6};
+        },
+        kInvalid,
+        {weight, "U8 [20, 6]", "U8 [6, 20]"}},
+       {"rank", [&](T& t) { t.tensors[weight].shape = {120}; }, kInvalid, {"U8 [120]"}},
+       {"dense weight",
+        [&](T& t) {
+          t.tensors[weight] = FloatTensor("BF16", {24, 20}, Values(480, 0));
+        },
+        kInvalid,
+        {weight, "BF16 [24, 20]", "packed weights"}},
+       {"zero scale", [&](T& t) { t.tensors[scale] = OneFloat(0); }, kDataLoss, {scale}},
+       {"negative scale", [&](T& t) { t.tensors[scale] = OneFloat(-1); }, kDataLoss, {"-1"}},
+       {"NaN scale", [&](T& t) { t.tensors[scale] = OneFloat(nan); }, kDataLoss, {"nan"}},
+       {"two scales",
+        [&](T& t) { t.tensors[scale] = FloatTensor("F32", {2}, Values(2, 1)); },
+        kInvalid,
+        {scale, "one scale"}},
+       {"NaN norm",
+        [&](T& t) {
+          std::vector<float> values = Values(kHidden, 1);
+          values[3] = nan;
+          t.tensors["model.norm.weight"] = FloatTensor("BF16", {kHidden}, values);
+        },
+        kDataLoss,
+        {"'model.norm.weight' holds nan at 3"}},
+       {"bytes for a norm",
+        [](T& t) {
+          t.tensors["model.norm.weight"] = ByteTensor({kHidden}, std::vector<uint8_t>(kHidden));
+        },
+        kInvalid,
+        {"'model.norm.weight' is U8 [20]"}},
+       {"embedding shape",
+        [](T& t) { t.config["vocab_size"] = kVocab + 1; },
+        kInvalid,
+        {"model.embed_tokens.weight", "[11, 20]", "[12, 20]"}},
+       {"one sub-norm missing",
+        [](T& t) { t.tensors.erase("model.layers.1.mlp.ffn_sub_norm.weight"); },
+        kInvalid,
+        {"model_type bitnet", "'model.layers.1.mlp.ffn_sub_norm.weight'"}},
+       {"zero weights",
+        [&](T& t) { t.tensors[weight].bytes.assign(120, '\x55'); },
+        kDataLoss,
+        {"all weights of tensor", weight}},
+       {"too few layers in the config",
+        [](T& t) { t.config["num_hidden_layers"] = 1; },
+        kInvalid,
+        {"num_hidden_layers 1", "model.layers.1."}},
+       {"too many layers in the config",
+        [](T& t) { t.config["num_hidden_layers"] = 3; },
+        kInvalid,
+        {"model.layers.2."}},
+       {"bias that the config lacks",
+        [](T& t) {
+          t.tensors[absl::StrCat(kQ, ".bias")] = FloatTensor("F32", {24}, Values(24, 0));
+        },
+        kInvalid,
+        {"attention_bias", "q_proj.bias"}},
+       {"bias that the checkpoint lacks",
+        [](T& t) { t.config["attention_bias"] = true; },
+        kNotFound,
+        {"q_proj.bias"}},
+       {"input norm that the config lacks",
+        [](T& t) {
+          t.tensors[absl::StrCat(kQ, ".rms_norm.weight")] =
+              FloatTensor("F32", {kHidden}, Values(kHidden, 1));
+        },
+        kInvalid,
+        {"use_rms_norm", "q_proj.rms_norm.weight"}},
+       {"rows that cannot be packed",
+        [](T& t) { t.config["intermediate_size"] = kFfn + 2; },
+        kInvalid,
+        {"38 rows", "multiples of 4"}},
+       {"untied without a head",
+        [](T& t) { t.config["tie_word_embeddings"] = false; },
+        kNotFound,
+        {"tie_word_embeddings", "'lm_head.weight'"}},
+       {"latent in the config",
+        [](T& t) { t.config["quantization_config"]["quantization_mode"] = "online"; },
+        kInvalid,
+        {"online", "weight_scale"}}});
+}
+
+TEST(LoadCheckpointTest, RefusesDamagedLatentAndLlamaCheckpoints) {
+  using T = TestCheckpoint;
+  const std::string weight = absl::StrCat(kQ, ".weight");
+  const auto latent = [&](T& t, float value) {
+    t.tensors[weight] = FloatTensor("F32", {20, kHidden}, std::vector<float>(20 * kHidden, value));
+  };
+  ExpectRefused(
+      CheckpointFamily::kBitNetLatent,
+      {{"zeros", [&](T& t) { latent(t, 0); }, absl::StatusCode::kDataLoss, {"all weights", weight}},
+       {"infinite",
+        [&](T& t) { latent(t, std::numeric_limits<float>::infinity()); },
+        absl::StatusCode::kDataLoss,
+        {weight, "not finite"}},
+       {"packed",
+        [&](T& t) {
+          t.tensors[weight] = ByteTensor({5, 20}, std::vector<uint8_t>(100));
+        },
+        absl::StatusCode::kInvalidArgument,
+        {"U8 [5, 20]", "BF16, F16 or F32 [20, 20]"}}});
+  ExpectRefused(CheckpointFamily::kBitLinear,
+                {{"sub-norm in a llama",
+                  [](T& t) {
+                    t.tensors["model.layers.0.self_attn.attn_sub_norm.weight"] =
+                        FloatTensor("BF16", {24}, Values(24, 1));
+                  },
+                  absl::StatusCode::kInvalidArgument,
+                  {"model_type llama", "attn_sub_norm"}},
+                 {"integer embedding",
+                  [](T& t) { t.tensors["model.embed_tokens.weight"].dtype = "I16"; },
+                  absl::StatusCode::kInvalidArgument,
+                  {"I16 [11, 20]"}}});
+}
+
+TEST(LoadCheckpointTest, UnusedTensorsAreNoError) {
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitLinear);
+  const float one = 1;
+  test.tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = FloatTensor("F32", {1}, {&one, 1});
+  test.tensors["model.extra.weight"] = FloatTensor("F32", {1}, {&one, 1});
+  ::testing::internal::CaptureStderr();
+  const Status status = test.LoadStatus();
+  const std::string log = ::testing::internal::GetCapturedStderr();
+  EXPECT_TRUE(status.ok()) << status;
+  EXPECT_THAT(log, HasSubstr("model.extra.weight"));
+  EXPECT_FALSE(absl::StrContains(log, "inv_freq"));
+}
+
+TEST(LoadCheckpointTest, RandomDamageNeverCrashes) {
+  const TempDir dir;
+  const TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  ASSERT_TRUE(test.Load(dir).ok());
+  const std::string whole = SafetensorsFileBytes(test.tensors);
+  uint64_t header_bytes = 0;
+  std::memcpy(&header_bytes, whole.data(), sizeof(header_bytes));
+  std::mt19937 random(11);
+  int refused = 0;
+  for (int round = 0; round < 400; ++round) {
+    std::string bytes = whole;
+    const size_t range = round % 2 == 0 ? 8 + header_bytes : bytes.size();
+    for (int i = 0; i < 2; ++i) bytes[random() % range] = static_cast<char>(random());
+    if (round % 10 == 0) bytes.resize(random() % bytes.size());
+    dir.Write("model.safetensors", bytes);
+    refused += LoadCheckpoint(dir.path()).ok() ? 0 : 1;
+  }
+  EXPECT_GT(refused, 200);
+}
+
+TEST(PackingGoldenTest, TransformersPackingUnpacksToItsWeights) {
+  const auto text = ReadTextFile(testing::SourcePath("tests/golden/data/hf_pack_golden.json"));
+  ASSERT_TRUE(text.ok()) << text.status();
+  const Json golden = Json::parse(*text);
+  const auto check = [](const Json& packed, const Json& weights) {
+    const int64_t packed_rows = static_cast<int64_t>(packed.size());
+    const int64_t cols = static_cast<int64_t>(packed[0].size());
+    TernaryMatrix w(packed_rows * 4, cols);
+    for (int64_t r = 0; r < packed_rows; ++r) {
+      const auto bytes = packed[static_cast<size_t>(r)].get<std::vector<uint8_t>>();
+      for (int i = 0; i < 4; ++i) w.SetRowCodes(i * packed_rows + r, bytes, 2 * i);
+    }
+    for (int64_t r = 0; r < w.rows(); ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        EXPECT_EQ(w.At(r, c), weights[static_cast<size_t>(r)][static_cast<size_t>(c)].get<int>());
+      }
+    }
+  };
+  check(golden["packed_u8"], golden["W"]);
+  check(golden["transformers_docstring_example"]["packed"],
+        golden["transformers_docstring_example"]["unpacked"]);
+}
+
+TEST(SetRowCodesTest, EqualsSetForAllShapesAndShiftsAndKeepsThePadding) {
+  std::mt19937 random(2);
+  for (const int64_t cols : {1, 3, 4, 15, 16, 17, 63, 64, 65, 100, 192}) {
+    for (const int64_t rows : {1, 5, 16, 18, 33}) {
+      TernaryMatrix fast(rows, cols);
+      TernaryMatrix plain(rows, cols);
+      for (int64_t r = 0; r < rows; ++r) {
+        std::vector<uint8_t> bytes(static_cast<size_t>(cols));
+        for (uint8_t& byte : bytes) {
+          byte = static_cast<uint8_t>(random() % 3 | random() % 3 << 2 | random() % 3 << 4 |
+                                      random() % 3 << 6);
+        }
+        const int shift = static_cast<int>(r % 4) * 2;
+        fast.SetRowCodes(r, bytes, shift);
+        for (int64_t c = 0; c < cols; ++c) {
+          plain.Set(r, c, static_cast<int8_t>((bytes[static_cast<size_t>(c)] >> shift & 3) - 1));
+        }
+      }
+      ASSERT_EQ(
+          std::memcmp(fast.packed(), plain.packed(), static_cast<size_t>(fast.packed_bytes())), 0)
+          << rows << " x " << cols;
+    }
+  }
+}
+
+TEST(GoldenCheckpointsTest, AllLoad) {
+  namespace fs = std::filesystem;
+  int count = 0;
+  for (const auto& entry :
+       fs::directory_iterator(testing::SourcePath("tests/golden/data/models"))) {
+    const auto loaded = LoadCheckpoint(entry.path().string());
+    ASSERT_TRUE(loaded.ok()) << loaded.status();
+    const auto golden = ReadTextFile(entry.path().string() + "/golden.json");
+    ASSERT_TRUE(golden.ok()) << golden.status();
+    const Json meta = Json::parse(*golden);
+    EXPECT_EQ(FamilyName(loaded->config.family), meta["family"].get<std::string>());
+    EXPECT_GE(meta["distinct_greedy"].get<int>(), 20);
+    ++count;
+  }
+  EXPECT_GE(count, 12);
+}
+
+ModelConfig SmallConfig() {
+  ModelConfig config = *ShapePreset("2b-4t");
+  config.hidden_size = 70;
+  config.ffn_size = 37;
+  config.num_layers = 3;
+  config.num_heads = 6;
+  config.num_kv_heads = 2;
+  config.head_dim = 6;
+  config.vocab_size = 13;
+  config.attention_bias = true;
+  config.linear_rms_norm = true;
+  return config;
+}
+
+TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
+  const ModelConfig config = SmallConfig();
+  const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/true);
+  const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/true);
+  const ModelWeights c = MakeRandomWeights(config, 2, /*sub_norms=*/false);
+  ASSERT_EQ(a.layers.size(), 3u);
+  const LayerWeights& layer = a.layers[1];
+  EXPECT_EQ(layer.q.w.rows(), 36);
+  EXPECT_EQ(layer.k.w.rows(), 12);
+  EXPECT_EQ(layer.o.w.cols(), 36);
+  EXPECT_EQ(layer.down.w.rows(), 70);
+  EXPECT_EQ(layer.down.w.cols(), 37);
+  EXPECT_EQ(layer.q.bias.size(), 36u);
+  EXPECT_TRUE(layer.gate.bias.empty());
+  EXPECT_EQ(layer.down.in_norm.size(), 37u);
+  EXPECT_EQ(layer.attn_sub_norm.size(), 36u);
+  EXPECT_TRUE(c.layers[0].attn_sub_norm.empty());
+  EXPECT_EQ(a.head.data, a.embedding.data);
+  for (size_t i = 0; i < 7; ++i) {
+    const TernaryMatrix& w = a.layers[2].linears()[i]->w;
+    const auto bytes = static_cast<size_t>(w.packed_bytes());
+    EXPECT_EQ(std::memcmp(w.packed(), b.layers[2].linears()[i]->w.packed(), bytes), 0);
+    EXPECT_NE(std::memcmp(w.packed(), c.layers[2].linears()[i]->w.packed(), bytes), 0);
+    EXPECT_NE(std::memcmp(w.packed(), a.layers[1].linears()[i]->w.packed(), bytes), 0);
+  }
+  EXPECT_EQ(
+      std::memcmp(a.embedding.data, b.embedding.data, static_cast<size_t>(a.embedding.bytes())), 0);
+}
+
+TEST(RandomWeightsTest, AreUniformAndLeaveThePaddingZero) {
+  const ModelWeights weights = MakeRandomWeights(SmallConfig(), 1, /*sub_norms=*/true);
+  const TernaryMatrix& w = weights.layers[0].gate.w;  // 37 x 70
+  int64_t counts[3] = {};
+  for (int64_t r = 0; r < w.rows(); ++r) {
+    for (int64_t c = 0; c < w.cols(); ++c) ++counts[w.At(r, c) + 1];
+  }
+  // 2590 draws: a third each within five standard deviations of 24.
+  EXPECT_THAT(counts, Each(::testing::AllOf(::testing::Gt(863 - 120), ::testing::Lt(863 + 120))));
+  const int64_t padded_cols = w.col_blocks() * kTernaryBlockCols;
+  for (int64_t r = 0; r < w.row_blocks() * kTernaryBlockRows; ++r) {
+    for (int64_t c = 0; c < padded_cols; ++c) {
+      if (r < w.rows() && c < w.cols()) continue;
+      const TernaryCodePosition p = LocateTernaryCode(r, c, w.cols());
+      ASSERT_EQ(w.packed()[p.byte] >> p.shift & 3, kTernaryCodeZero) << r << " " << c;
+    }
+  }
+}
+
+TEST(ShapePresetTest, KnownShapesCountTheirParameters) {
+  const auto ternary_weights = [](const ModelConfig& c) {
+    const int64_t attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
+    return c.num_layers * (attention + 3 * c.hidden_size * c.ffn_size);
+  };
+  EXPECT_THAT(ShapePresetNames(), ElementsAre("2b-4t", "llama3-8b-1.58", "bonsai-1.7b"));
+  EXPECT_EQ(ternary_weights(*ShapePreset("2b-4t")), 2'084'044'800);
+  EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b-1.58")), 6'979'321'856);
+  EXPECT_EQ(ternary_weights(*ShapePreset("bonsai-1.7b")), 1'409'286'144);
+  const Status status = ShapePreset("7b").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("2b-4t"));
+}
+
+}  // namespace
+}  // namespace sterna
