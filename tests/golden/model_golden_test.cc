@@ -1,0 +1,180 @@
+// Whole models against Transformers (DESIGN "Numerics contract", c): the float64 reference equals
+// Transformers in float64, and the CPU backend stays close to the float64 reference.
+// tests/golden/make_model_goldens.py makes the checkpoints and their golden logits.
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <random>
+#include <set>
+#include <vector>
+
+#include "base/mapped_file.h"
+#include "engine/model/safetensors.h"
+#include "engine/text/tokenizer.h"
+#include "kernels/devices.h"
+#include "tests/testing/all_logits.h"
+#include "tests/testing/paths.h"
+
+namespace sterna {
+namespace {
+
+using ::sterna::testing::AllLogits;
+using ::sterna::testing::SourcePath;
+
+std::vector<std::string> GoldenModels() {
+  std::vector<std::string> dirs;
+  for (const auto& entry :
+       std::filesystem::directory_iterator(SourcePath("tests/golden/data/models"))) {
+    dirs.push_back(entry.path().string());
+  }
+  std::sort(dirs.begin(), dirs.end());
+  return dirs;
+}
+
+size_t ArgMax(std::span<const double> row) {
+  return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+std::vector<double> LogSoftmax(std::span<const double> row) {
+  const double largest = *std::max_element(row.begin(), row.end());
+  double sum = 0;
+  for (const double x : row) sum += std::exp(x - largest);
+  std::vector<double> result;
+  for (const double x : row) result.push_back(x - largest - std::log(sum));
+  return result;
+}
+
+// What the CPU backend's distribution loses against the reference's.
+struct Divergence {
+  int64_t positions = 0;
+  int64_t same_top1 = 0;
+  double kl_sum = 0;
+
+  void Add(std::span<const double> reference, std::span<const double> actual) {
+    const std::vector<double> p = LogSoftmax(reference);
+    const std::vector<double> q = LogSoftmax(actual);
+    for (size_t i = 0; i < p.size(); ++i) kl_sum += std::exp(p[i]) * (p[i] - q[i]);
+    same_top1 += ArgMax(reference) == ArgMax(actual) ? 1 : 0;
+    ++positions;
+  }
+  double mean_kl() const { return kl_sum / static_cast<double>(positions); }
+  double agreement() const {
+    return static_cast<double>(same_top1) / static_cast<double>(positions);
+  }
+};
+
+TEST(ModelGoldenTest, Float64ReferenceEqualsTransformers) {
+  const std::unique_ptr<Ops<double>> ops = CreateReferenceOps<double>();
+  std::set<std::string> families;
+  for (const std::string& dir : GoldenModels()) {
+    SCOPED_TRACE(dir);
+    const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    families.insert(std::string(FamilyName(checkpoint->config.family)));
+    const auto golden = nlohmann::json::parse(*ReadTextFile(dir + "/golden.json"));
+    const auto tokens = golden["tokens"].get<std::vector<int32_t>>();
+    const auto greedy = golden["greedy"].get<std::vector<int32_t>>();
+    const StatusOr<SafetensorsFile> file = SafetensorsFile::Open(dir + "/golden.safetensors");
+    ASSERT_TRUE(file.ok()) << file.status();
+    const TensorView* view = file->Find("logits_f64");
+    ASSERT_NE(view, nullptr);
+    std::vector<double> expected(view->num_elements());
+    ASSERT_EQ(view->bytes.size(), expected.size() * sizeof(double));
+    std::memcpy(expected.data(), view->bytes.data(), view->bytes.size());
+
+    const std::vector<double> actual =
+        AllLogits<double>(checkpoint->config, checkpoint->weights, *ops, tokens);
+    ASSERT_EQ(actual.size(), expected.size());
+    double largest = 0;
+    for (const double x : expected) largest = std::max(largest, std::abs(x));
+    double error = 0;
+    for (size_t i = 0; i < actual.size(); ++i) {
+      error = std::max(error, std::abs(actual[i] - expected[i]));
+    }
+    EXPECT_LT(error, 1e-9 * largest);
+    const auto vocab = static_cast<size_t>(checkpoint->config.vocab_size);
+    const size_t prompt = tokens.size() + 1 - greedy.size();
+    for (size_t i = 0; i < greedy.size(); ++i) {
+      EXPECT_EQ(ArgMax({actual.data() + (prompt - 1 + i) * vocab, vocab}),
+                static_cast<size_t>(greedy[i]))
+          << "greedy token " << i;
+    }
+    EXPECT_GE(std::set<int32_t>(greedy.begin(), greedy.end()).size(), 20u);
+    std::printf("%-60s max error %.1e of the largest logit %.1f\n", dir.c_str(), error / largest,
+                largest);
+  }
+  EXPECT_EQ(families, (std::set<std::string>{"A", "A'", "B"}));
+}
+
+TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
+  const std::unique_ptr<Ops<double>> reference_ops = CreateReferenceOps<double>();
+  for (const std::string& isa : CpuIsaLevels()) {
+    SCOPED_TRACE(isa);
+    const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 2, .isa = isa});
+    Divergence divergence;
+    std::mt19937 random(17);
+    for (const std::string& dir : GoldenModels()) {
+      const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
+      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+      const auto vocab = static_cast<size_t>(checkpoint->config.vocab_size);
+      std::vector<int32_t> tokens(180);
+      for (int32_t& token : tokens) token = static_cast<int32_t>(random() % vocab);
+      const std::vector<double> expected =
+          AllLogits<double>(checkpoint->config, checkpoint->weights, *reference_ops, tokens);
+      const std::vector<float> got =
+          AllLogits<float>(checkpoint->config, checkpoint->weights, *ops, tokens);
+      const std::vector<double> actual(got.begin(), got.end());
+      for (size_t p = 0; p < tokens.size(); ++p) {
+        divergence.Add({expected.data() + p * vocab, vocab}, {actual.data() + p * vocab, vocab});
+      }
+    }
+    EXPECT_GE(divergence.positions, 2000);
+    EXPECT_LT(divergence.mean_kl(), 1e-3);
+    EXPECT_GE(divergence.agreement(), 0.98);
+    std::printf("%-12s %lld positions: mean KL %.2e, top-1 agreement %.2f %%\n", isa.c_str(),
+                static_cast<long long>(divergence.positions), divergence.mean_kl(),
+                100 * divergence.agreement());
+  }
+}
+
+// exp of the mean negative log-likelihood of every token after the first.
+template <typename F>
+double Perplexity(const Checkpoint& checkpoint, Ops<F>& ops, std::span<const int32_t> tokens) {
+  const std::vector<F> logits = AllLogits<F>(checkpoint.config, checkpoint.weights, ops, tokens);
+  const auto vocab = static_cast<size_t>(checkpoint.config.vocab_size);
+  double sum = 0;
+  for (size_t p = 0; p + 1 < tokens.size(); ++p) {
+    const std::vector<double> row(logits.begin() + static_cast<ptrdiff_t>(p * vocab),
+                                  logits.begin() + static_cast<ptrdiff_t>((p + 1) * vocab));
+    sum -= LogSoftmax(row)[tokens[p + 1]];
+  }
+  return std::exp(sum / static_cast<double>(tokens.size() - 1));
+}
+
+TEST(ModelGoldenTest, ShippedModelKeepsItsPerplexity) {
+  const std::string dir = SourcePath("models/stories");
+  const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(dir);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  const StatusOr<std::string> text = ReadTextFile(SourcePath("tests/golden/data/stories.txt"));
+  ASSERT_TRUE(text.ok()) << text.status();
+  std::vector<int32_t> tokens = *(*tokenizer)->Encode(*text, true, false);
+  tokens.resize(std::min<size_t>(tokens.size(), 500));
+  const double expected = Perplexity<double>(*checkpoint, *CreateReferenceOps<double>(), tokens);
+  EXPECT_LT(expected, 20) << "the model no longer knows its language";
+  for (const std::string& isa : CpuIsaLevels()) {
+    const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 2, .isa = isa});
+    const double actual = Perplexity<float>(*checkpoint, *ops, tokens);
+    EXPECT_NEAR(actual / expected, 1.0, 0.002) << isa;
+    std::printf("%-12s perplexity %.4f, reference %.4f\n", isa.c_str(), actual, expected);
+  }
+}
+
+}  // namespace
+}  // namespace sterna
