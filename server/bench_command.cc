@@ -1,0 +1,287 @@
+#include "server/bench_command.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <fstream>
+#include <memory>
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "base/clock.h"
+#include "engine/cache/block_pool.h"
+#include "engine/cache/kv_cache.h"
+#include "engine/model/model.h"
+#include "engine/model/shapes.h"
+#include "engine/schedule/scheduler.h"
+#include "kernels/devices.h"
+#include "server/config.h"
+
+namespace sterna {
+namespace {
+
+// As `serve` does by default.
+constexpr int64_t kMaxStepTokens = 512;
+
+// One thing that is measured: a prompt of `tokens`, or `sequences` that decode side by side.
+struct Case {
+  std::string name;  // "pp512", "tg32 x 8"
+  int64_t prompt_tokens = 0;
+  int64_t sequences = 0;
+  std::vector<double> tokens_per_second = {};  // one per repetition
+
+  double Median() const {
+    std::vector<double> sorted = tokens_per_second;
+    std::sort(sorted.begin(), sorted.end());
+    return sorted[sorted.size() / 2];
+  }
+};
+
+StatusOr<std::vector<int64_t>> ParseList(std::string_view flag, const std::string& text,
+                                         int64_t max) {
+  std::vector<int64_t> values;
+  for (const absl::string_view item : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+    int64_t value = 0;
+    if (!absl::SimpleAtoi(item, &value) || value < 1 || value > max) {
+      return absl::InvalidArgumentError(absl::StrCat("--", std::string(flag), " holds \"", item,
+                                                     "\"; it takes whole numbers from 1 to ", max,
+                                                     ", separated by commas"));
+    }
+    values.push_back(value);
+  }
+  return values;
+}
+
+class Bench {
+ public:
+  Bench(const ModelConfig& config, const ModelWeights& weights, Ops<float>& ops,
+        const BenchConfig& options, int64_t most_sequences, int64_t most_tokens)
+      : config_(config),
+        options_(options),
+        ops_(ops),
+        pool_(most_sequences * BlockTable::BlocksFor(most_tokens)),
+        cache_(config, pool_.num_blocks()),
+        model_(&config, &weights, &ops, kMaxStepTokens, most_sequences) {}
+
+  Status Measure(Case& c) {
+    const int64_t tokens = c.prompt_tokens + c.sequences * options_.decode_tokens;
+    StatusOr<int64_t> ns = c.prompt_tokens > 0 ? Prefill(c.prompt_tokens) : Decode(c.sequences);
+    STERNA_RETURN_IF_ERROR(ns.status());
+    c.tokens_per_second.push_back(static_cast<double>(tokens) * 1e9 / static_cast<double>(*ns));
+    return absl::OkStatus();
+  }
+
+ private:
+  std::unique_ptr<Sequence> NewSequence(int64_t prompt_tokens, uint64_t order) {
+    std::vector<int32_t> prompt(prompt_tokens);
+    for (int64_t i = 0; i < prompt_tokens; ++i) {
+      prompt[i] = static_cast<int32_t>((i * 7919 + static_cast<int64_t>(order) * 104729 + 1) %
+                                       config_.vocab_size);
+    }
+    return std::make_unique<Sequence>(std::move(prompt), 0, order, &pool_);
+  }
+
+  // Runs one step of `scheduler`; every sequence whose tokens are all computed gets a greedy one.
+  Status Step(Scheduler& scheduler) {
+    const StepPlan plan = scheduler.Plan();
+    STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits,
+                            model_.Forward(BuildStepBatch(plan), cache_));
+    const std::vector<SampleParams> params(logits.rows, SampleParams{.temperature = 0.0f});
+    std::vector<SampleResult> results(logits.rows);
+    ops_.Sample({.logits = logits, .params = params, .results = std::span(results)});
+    STERNA_RETURN_IF_ERROR(ops_.Finish());
+    size_t row = 0;
+    for (const ScheduledSequence& w : plan.work) {
+      w.sequence->Advance(w.num_tokens);
+      if (w.sequence->num_to_compute() == 0) w.sequence->AppendToken(results[row++].token);
+    }
+    return absl::OkStatus();
+  }
+
+  StatusOr<int64_t> Prefill(int64_t prompt_tokens) {
+    Scheduler scheduler(SchedulerOptionsFor(1), &pool_);
+    const std::unique_ptr<Sequence> sequence = NewSequence(prompt_tokens, 0);
+    scheduler.Add(sequence.get());
+    const int64_t start_ns = Clock::Steady().NowNs();
+    while (sequence->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
+    return Clock::Steady().NowNs() - start_ns;
+  }
+
+  StatusOr<int64_t> Decode(int64_t num_sequences) {
+    Scheduler scheduler(SchedulerOptionsFor(num_sequences), &pool_);
+    std::vector<std::unique_ptr<Sequence>> sequences;
+    for (int64_t s = 0; s < num_sequences; ++s) {
+      sequences.push_back(NewSequence(options_.context_tokens, s));
+      scheduler.Add(sequences.back().get());
+    }
+    while (sequences.back()->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
+    const int64_t start_ns = Clock::Steady().NowNs();
+    for (int64_t t = 0; t < options_.decode_tokens; ++t) STERNA_RETURN_IF_ERROR(Step(scheduler));
+    return Clock::Steady().NowNs() - start_ns;
+  }
+
+  static SchedulerOptions SchedulerOptionsFor(int64_t num_sequences) {
+    return {.max_step_tokens = kMaxStepTokens,
+            .max_chunk_tokens = kMaxStepTokens,
+            .max_sequences = num_sequences};
+  }
+
+  const ModelConfig& config_;
+  const BenchConfig& options_;
+  Ops<float>& ops_;
+  BlockPool pool_;
+  KvCache<float> cache_;
+  Model<float> model_;
+};
+
+StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config) {
+  if (config.shape.empty()) {
+    RuntimeConfig runtime{.model = config.model};
+    STERNA_RETURN_IF_ERROR(ResolveModel(runtime));
+    return LoadCheckpoint(runtime.model);
+  }
+  if (!config.model.empty()) {
+    return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
+  }
+  STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
+  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet");
+  return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
+}
+
+nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
+                      const ModelWeights& weights, const std::vector<Case>& cases) {
+  nlohmann::json rows = nlohmann::json::array();
+  for (const Case& c : cases) {
+    rows.push_back({{"name", c.name},
+                    {"prompt_tokens", c.prompt_tokens},
+                    {"sequences", c.sequences},
+                    {"tokens_per_second_median", c.Median()},
+                    {"tokens_per_second", c.tokens_per_second}});
+  }
+  return {{"model", config.shape.empty() ? config.model : config.shape},
+          {"random_weights", !config.shape.empty()},
+          {"device", device},
+          {"ternary_bytes", weights.ternary_bytes()},
+          {"head_bytes", weights.head.bytes()},
+          {"context_tokens", config.context_tokens},
+          {"decode_tokens", config.decode_tokens},
+          {"version", STERNA_VERSION},
+          {"cases", std::move(rows)}};
+}
+
+void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
+  double single = 0;
+  for (const Case& c : cases) {
+    if (c.sequences == 1) single = c.Median();
+  }
+  std::printf("%-12s %14s %10s %10s %12s %10s\n", "test", "tok/s (median)", "min", "max",
+              "weights GB/s", "x 1 stream");
+  for (const Case& c : cases) {
+    const auto [low, high] =
+        std::minmax_element(c.tokens_per_second.begin(), c.tokens_per_second.end());
+    std::printf("%-12s %14.2f %10.2f %10.2f", c.name.c_str(), c.Median(), *low, *high);
+    if (c.sequences > 0) {
+      const double step_bytes = static_cast<double>(weights.ternary_bytes() + weights.head.bytes());
+      std::printf(" %12.2f", step_bytes * c.Median() / static_cast<double>(c.sequences) / 1e9);
+      if (single > 0) std::printf(" %10.2f", c.Median() / single);
+    }
+    std::printf("\n");
+  }
+}
+
+}  // namespace
+
+std::vector<Flag> BenchFlags(BenchConfig& config) {
+  std::vector<std::string> shapes;
+  for (const std::string_view name : ShapePresetNames()) shapes.emplace_back(name);
+  return {
+      {.name = "shape",
+       .value = &config.shape,
+       .help = "Random ternary weights of a well-known model's shape, made on the fly.",
+       .choices = std::move(shapes)},
+      {.name = "model",
+       .value = &config.model,
+       .help = "Checkpoint directory; the model that ships if neither this nor --shape is given."},
+      {.name = "prompt-tokens",
+       .value = &config.prompt_tokens,
+       .help = "Prompt lengths to measure, separated by commas; empty for none."},
+      {.name = "batch",
+       .value = &config.batch,
+       .help =
+           "Numbers of sequences that decode side by side, separated by commas; empty for none."},
+      {.name = "decode-tokens",
+       .value = &config.decode_tokens,
+       .help = "Tokens each sequence decodes in one measurement.",
+       .min = 1,
+       .max = 4096},
+      {.name = "context-tokens",
+       .value = &config.context_tokens,
+       .help = "Tokens each sequence holds before decoding is measured.",
+       .min = 1,
+       .max = 1 << 20},
+      {.name = "repetitions",
+       .value = &config.repetitions,
+       .help = "How often every test runs, in turn with the others; the median is printed.",
+       .min = 1,
+       .max = 1000},
+      {.name = "threads",
+       .value = &config.threads,
+       .help = "Compute threads; 0: one for each physical core this process may use.",
+       .min = 0,
+       .max = 1024},
+      {.name = "cpu-isa",
+       .value = &config.cpu_isa,
+       .help = "Instruction set: auto for the best this machine has, or a lower one by name."},
+      {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},
+      {.name = "json", .value = &config.json, .help = "File to write the results to as JSON."},
+  };
+}
+
+Status RunBench(const BenchConfig& config) {
+  STERNA_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts,
+                          ParseList("prompt-tokens", config.prompt_tokens, 1 << 20));
+  STERNA_ASSIGN_OR_RETURN(const std::vector<int64_t> batches,
+                          ParseList("batch", config.batch, kMaxStepTokens));
+  STERNA_ASSIGN_OR_RETURN(
+      const std::unique_ptr<Ops<float>> ops,
+      CreateCpuOps({.num_threads = static_cast<int>(config.threads), .isa = config.cpu_isa}));
+  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadOrMake(config));
+
+  std::vector<Case> cases;
+  int64_t most_tokens = config.context_tokens + config.decode_tokens + 1;
+  int64_t most_sequences = 1;
+  for (const int64_t tokens : prompts) {
+    cases.push_back({.name = absl::StrCat("pp", tokens), .prompt_tokens = tokens});
+    most_tokens = std::max(most_tokens, tokens + 1);
+  }
+  for (const int64_t sequences : batches) {
+    cases.push_back({.name = absl::StrCat("tg", config.decode_tokens, " x ", sequences),
+                     .sequences = sequences});
+    most_sequences = std::max(most_sequences, sequences);
+  }
+  if (most_tokens > checkpoint.config.max_positions) {
+    return absl::InvalidArgumentError(absl::StrCat("the tests need ", most_tokens,
+                                                   " tokens of context; the model has ",
+                                                   checkpoint.config.max_positions));
+  }
+
+  Bench bench(checkpoint.config, checkpoint.weights, *ops, config, most_sequences, most_tokens);
+  for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
+    for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
+  }
+  std::printf("%s on %s: ternary weights %.1f MB, head %.1f MB (%s)\n",
+              config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
+              static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
+              static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
+              checkpoint.weights.head.type == DenseType::kBf16 ? "bf16" : "f32");
+  PrintTable(cases, checkpoint.weights);
+  if (config.json.empty()) return absl::OkStatus();
+  std::ofstream file(config.json);
+  file << ToJson(config, ops->Name(), checkpoint.weights, cases).dump(2) << "\n";
+  file.close();
+  return file ? absl::OkStatus()
+              : absl::InvalidArgumentError(absl::StrCat("--json: cannot write ", config.json));
+}
+
+}  // namespace sterna
