@@ -1,5 +1,6 @@
-#include "server/bench_command.h"
-
+// `sterna bench`: how fast a model runs on this machine, without a server around it. Prompt
+// processing for every prompt length and decoding for every batch size run in turn, as many times
+// as there are repetitions; the medians are printed.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
@@ -16,10 +17,25 @@
 #include "engine/model/shapes.h"
 #include "engine/schedule/scheduler.h"
 #include "kernels/devices.h"
+#include "server/command.h"
 #include "server/config.h"
 
 namespace sterna {
 namespace {
+
+struct BenchConfig {
+  std::string shape;  // one of ShapePresetNames(), with random weights; or
+  std::string model;  // a checkpoint directory
+  std::string prompt_tokens = "128,512";
+  std::string batch = "1,8";
+  int64_t decode_tokens = 32;
+  int64_t context_tokens = 128;
+  int64_t repetitions = 3;
+  int64_t threads = 0;
+  std::string cpu_isa = "auto";
+  int64_t seed = 0;
+  std::string json;
+};
 
 // As `serve` does by default.
 constexpr int64_t kMaxStepTokens = 512;
@@ -190,8 +206,6 @@ void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
   }
 }
 
-}  // namespace
-
 std::vector<Flag> BenchFlags(BenchConfig& config) {
   std::vector<std::string> shapes;
   for (const std::string_view name : ShapePresetNames()) shapes.emplace_back(name);
@@ -282,6 +296,26 @@ Status RunBench(const BenchConfig& config) {
   file.close();
   return file ? absl::OkStatus()
               : absl::InvalidArgumentError(absl::StrCat("--json: cannot write ", config.json));
+}
+
+int RunBenchCommand(std::span<const std::string> args) {
+  BenchConfig config;
+  const Status parsed = ParseFlags(args, BenchFlags(config));
+  if (!parsed.ok()) return UsageError(parsed);
+  const Status status = RunBench(config);
+  return status.ok() ? kExitOk : Failure(status);
+}
+
+}  // namespace
+
+Command BenchCommand() {
+  return {.name = "bench",
+          .summary = "Measures prompt and decode speed, with a checkpoint or random weights.",
+          .run = RunBenchCommand,
+          .describe_flags = [](bool markdown) {
+            BenchConfig config;
+            return DescribeFlags(BenchFlags(config), markdown);
+          }};
 }
 
 }  // namespace sterna
