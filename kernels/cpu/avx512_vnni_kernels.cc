@@ -35,6 +35,10 @@ struct Avx512Vector {
     return Widen(_mm256_maskz_loadu_epi16(First(n), p));
   }
 
+  static Reg Keep(Reg x) {
+    asm("" : "+v"(x));
+    return x;
+  }
   static Reg Add(Reg a, Reg b) { return _mm512_add_ps(a, b); }
   static Reg Sub(Reg a, Reg b) { return _mm512_sub_ps(a, b); }
   static Reg Mul(Reg a, Reg b) { return _mm512_mul_ps(a, b); }
@@ -50,6 +54,16 @@ struct Avx512Vector {
     return _mm512_mask_blend_ps(_mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ), y, x);
   }
   static float Sum(Reg x) { return _mm512_reduce_add_ps(x); }
+  // Adds pairs of lanes across registers until each 128-bit quarter holds a part of all four sums.
+  static void Sum4(Reg a, Reg b, Reg c, Reg d, float* out) {
+    const Reg ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const Reg cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    const Reg abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(1, 0, 1, 0)),
+                                   _mm512_shuffle_ps(ab, cd, _MM_SHUFFLE(3, 2, 3, 2)));
+    const __m256 half =
+        _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
+    _mm_storeu_ps(out, _mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
+  }
   static float Largest(Reg x) { return _mm512_reduce_max_ps(x); }
   static Reg Round(Reg x) {
     return _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -15,6 +15,9 @@ namespace {
 // exact to a few ulp, and that finding the drawn token within one costs nothing.
 constexpr int64_t kChunk = 1024;
 
+// Tokens whose largest logit is looked at before each of them is.
+constexpr int64_t kScan = 256;
+
 constexpr float kInfinity = std::numeric_limits<float>::infinity();
 
 struct Candidate {
@@ -44,10 +47,14 @@ struct Row {
     return logit == largest ? 1.0 : std::exp((static_cast<double>(logit) - largest) * slope);
   }
   int32_t FirstLargest() const {
-    for (int64_t i = 0; i < size; ++i) {
-      if (logits[i] == largest) return static_cast<int32_t>(i);
+    for (int64_t begin = 0; begin < size; begin += kScan) {
+      const int64_t end = std::min(begin + kScan, size);
+      if (kernels.largest(logits + begin, end - begin) != largest) continue;
+      for (int64_t i = begin; i < end; ++i) {
+        if (Logit(i) == largest) return static_cast<int32_t>(i);
+      }
     }
-    return 0;  // all NaN
+    return 0;
   }
 };
 
@@ -114,96 +121,115 @@ int32_t DrawFromAll(const Row& row, float slope, double uniform) {
 // The k most likely tokens with logits >= cut, in order.
 std::vector<Candidate> MostLikely(const Row& row, int64_t k, float cut) {
   std::vector<Candidate> heap;  // the least likely candidate on top
-  for (int64_t i = 0; i < row.size; ++i) {
-    const Candidate candidate = {row.Logit(i), static_cast<int32_t>(i)};
-    if (candidate.logit < cut) continue;
-    if (static_cast<int64_t>(heap.size()) == k) {
-      if (!MoreLikely(candidate, heap.front())) continue;
-      std::pop_heap(heap.begin(), heap.end(), MoreLikely);
-      heap.pop_back();
+  for (int64_t begin = 0; begin < row.size; begin += kScan) {
+    const int64_t end = std::min(begin + kScan, row.size);
+    const bool full = std::ssize(heap) == k;
+    // Ids only grow, so an equal logit comes too late.
+    if (full && !(row.kernels.largest(row.logits + begin, end - begin) > heap.front().logit)) {
+      continue;
     }
-    heap.push_back(candidate);
-    std::push_heap(heap.begin(), heap.end(), MoreLikely);
+    for (int64_t i = begin; i < end; ++i) {
+      const Candidate candidate = {row.Logit(i), static_cast<int32_t>(i)};
+      if (candidate.logit < cut) continue;
+      if (std::ssize(heap) == k) {
+        if (!(candidate.logit > heap.front().logit)) continue;
+        std::pop_heap(heap.begin(), heap.end(), MoreLikely);
+        heap.pop_back();
+      }
+      heap.push_back(candidate);
+      std::push_heap(heap.begin(), heap.end(), MoreLikely);
+    }
   }
   std::sort_heap(heap.begin(), heap.end(), MoreLikely);
   return heap;
 }
 
-// All tokens with logits >= cut, in id order.
-std::vector<Candidate> AtLeast(const Row& row, float cut) {
-  std::vector<Candidate> found;
-  for (int64_t i = 0; i < row.size; ++i) {
-    const float logit = row.Logit(i);
-    if (logit >= cut) found.push_back({logit, static_cast<int32_t>(i)});
+// The last of the shortest run of `ranked` whose weight, added to `sum`, reaches `target`; of all
+// of them where none does.
+Candidate LastToReach(const Row& row, float slope, const std::vector<Candidate>& ranked, double sum,
+                      double target) {
+  for (const Candidate& c : ranked) {
+    sum += row.Weight(c.logit, slope);
+    if (sum >= target) return c;
   }
-  return found;
+  return ranked.back();
 }
 
-// Cuts `ranked` to the shortest run whose weight reaches top_p of `total`. False when all of it
-// does not.
-bool CutToTopP(const Row& row, float slope, double top_p, double total,
-               std::vector<Candidate>& ranked) {
-  double sum = 0;
-  for (size_t i = 0; i < ranked.size(); ++i) {
-    sum += row.Weight(ranked[i].logit, slope);
-    if (sum >= top_p * total) {
-      ranked.resize(i + 1);
-      return true;
+// The least likely token that top_p keeps of those with logits >= cut. A histogram over the logits
+// finds the bucket in which the run ends, and only that bucket is sorted.
+Candidate LeastOfTopP(const Row& row, double top_p, float slope, float cut) {
+  constexpr int kBuckets = 4096;
+  constexpr float kBucketsPerUnit = 64.0f;  // the last bucket starts at a weight of exp(-64)
+  const float per_logit = slope * kBucketsPerUnit;
+  auto bucket = [&](float logit) {
+    if (logit == row.largest) return 0;
+    const float depth = (row.largest - logit) * per_logit;
+    return depth < kBuckets - 1 ? static_cast<int>(depth) : kBuckets - 1;
+  };
+  std::vector<double> mass(kBuckets);
+  float weights[kChunk];
+  for (int64_t begin = 0; begin < row.size; begin += kChunk) {
+    const int64_t n = std::min(kChunk, row.size - begin);
+    row.kernels.weights(row.logits + begin, n, row.largest, slope, weights);
+    for (int64_t i = 0; i < n; ++i) {
+      const float logit = row.Logit(begin + i);
+      if (logit >= cut) mass[bucket(logit)] += weights[i];
     }
   }
-  return false;
+  const double target = top_p * Total(mass);
+  double above = 0;  // mass of the buckets before `last`
+  int last = 0;
+  while (last < kBuckets - 1 && above + mass[last] < target) above += mass[last++];
+  while (mass[last] == 0) --last;  // rounding carried the walk into empty buckets
+  std::vector<Candidate> ranked;
+  for (int64_t i = 0; i < row.size; ++i) {
+    const float logit = row.Logit(i);
+    if (logit >= cut && bucket(logit) == last) ranked.push_back({logit, static_cast<int32_t>(i)});
+  }
+  std::sort(ranked.begin(), ranked.end(), MoreLikely);
+  return LastToReach(row, slope, ranked, above, target);
 }
 
-// top_p over all tokens with logits >= cut: ranks only as many of the most likely as it takes.
-std::vector<Candidate> TopP(const Row& row, const SampleParams& params, float slope, float cut) {
-  double total = 0;
-  if (cut == -kInfinity) {
-    total = Total(ChunkSums(row, slope));
-  } else {
-    for (const Candidate& c : AtLeast(row, cut)) total += row.Weight(c.logit, slope);
-  }
-  for (float depth = 4.0f;; depth *= 4.0f) {
-    const float reach = row.largest - depth * params.temperature;
-    const bool everything = !(reach > cut) || depth > 1e6f;
-    std::vector<Candidate> ranked = AtLeast(row, everything ? cut : reach);
-    std::sort(ranked.begin(), ranked.end(), MoreLikely);
-    if (CutToTopP(row, slope, params.top_p, total, ranked) || everything) return ranked;
-  }
-}
-
-// The tokens that min_p, top_k and top_p leave.
-std::vector<Candidate> Filter(const Row& row, const SampleParams& params, float slope) {
+// The least likely token that min_p, top_k and top_p keep: they keep those more likely, too.
+Candidate LeastKept(const Row& row, const SampleParams& params, float slope) {
   float cut = -kInfinity;
   if (params.min_p > 0 && std::isfinite(row.largest)) {
     cut = std::min(row.largest, row.largest + params.temperature * std::log(params.min_p));
   }
   if (params.top_k > 0 && params.top_k < row.size) {
-    std::vector<Candidate> ranked = MostLikely(row, params.top_k, cut);
+    const std::vector<Candidate> ranked = MostLikely(row, params.top_k, cut);
+    if (params.top_p >= 1.0f) return ranked.back();
     double total = 0;
     for (const Candidate& c : ranked) total += row.Weight(c.logit, slope);
-    if (params.top_p < 1.0f) CutToTopP(row, slope, params.top_p, total, ranked);
-    return ranked;
+    return LastToReach(row, slope, ranked, 0, params.top_p * total);
   }
-  return params.top_p < 1.0f ? TopP(row, params, slope, cut) : AtLeast(row, cut);
+  if (params.top_p < 1.0f) return LeastOfTopP(row, params.top_p, slope, cut);
+  return {cut, std::numeric_limits<int32_t>::max()};
 }
 
-// The first of `kept`, in id order, at which the running weight passes `uniform` of the total.
-int32_t DrawFrom(const Row& row, float slope, double uniform, std::vector<Candidate> kept) {
-  std::sort(kept.begin(), kept.end(),
-            [](const Candidate& a, const Candidate& b) { return a.token < b.token; });
+// Draws from the tokens that are at least as likely as `least`.
+int32_t DrawDownTo(const Row& row, float slope, double uniform, const Candidate& least) {
+  struct Weighted {
+    int32_t token;
+    double weight;
+  };
+  std::vector<Weighted> kept;
   double total = 0;
-  for (const Candidate& c : kept) total += row.Weight(c.logit, slope);
+  for (int64_t i = 0; i < row.size; ++i) {
+    const Candidate candidate = {row.Logit(i), static_cast<int32_t>(i)};
+    if (MoreLikely(least, candidate)) continue;
+    const double weight = row.Weight(candidate.logit, slope);
+    if (weight == 0) continue;
+    kept.push_back({candidate.token, weight});
+    total += weight;
+  }
   const double target = uniform * total;
   double sum = 0;
-  int32_t drawn = kept[0].token;
-  for (const Candidate& c : kept) {
-    const double weight = row.Weight(c.logit, slope);
-    if (weight == 0) continue;
-    drawn = c.token;
-    sum += weight;
-    if (sum > target) break;
+  for (const Weighted& candidate : kept) {
+    sum += candidate.weight;
+    if (sum > target) return candidate.token;
   }
-  return drawn;
+  return kept.back().token;
 }
 
 int32_t Choose(const Row& row, const SampleParams& params) {
@@ -214,7 +240,7 @@ int32_t Choose(const Row& row, const SampleParams& params) {
       (params.top_k > 0 && params.top_k < row.size) || params.top_p < 1.0f || params.min_p > 0;
   // The rare row without a finite largest logit takes the path that needs no sums over all.
   if (!filtered && std::isfinite(row.largest)) return DrawFromAll(row, slope, uniform);
-  return DrawFrom(row, slope, uniform, Filter(row, params, slope));
+  return DrawDownTo(row, slope, uniform, LeastKept(row, params, slope));
 }
 
 void FillLogprobs(const Row& row, const SampleParams& params, SampleResult& result) {

@@ -36,6 +36,7 @@ struct PortableVector {
   }
   static Reg LoadBf16(const uint16_t* p) { return LoadBf16N(p, kLanes); }
 
+  static Reg Keep(Reg x) { return x; }
   static Reg Add(Reg a, Reg b) { return a + b; }
   static Reg Sub(Reg a, Reg b) { return a - b; }
   static Reg Mul(Reg a, Reg b) { return a * b; }
@@ -47,6 +48,12 @@ struct PortableVector {
   static Reg SelectLess(Reg a, Reg b, Reg x, Reg y) { return a < b ? x : y; }
   static Reg SelectEqual(Reg a, Reg b, Reg x, Reg y) { return a == b ? x : y; }
   static float Sum(Reg x) { return (x[0] + x[1]) + (x[2] + x[3]); }
+  static void Sum4(Reg a, Reg b, Reg c, Reg d, float* out) {
+    out[0] = Sum(a);
+    out[1] = Sum(b);
+    out[2] = Sum(c);
+    out[3] = Sum(d);
+  }
   static float Largest(Reg x) {
     const float a = x[0] > x[1] ? x[0] : x[1];
     const float b = x[2] > x[3] ? x[2] : x[3];

@@ -33,6 +33,8 @@ constexpr float kExpHighest = 88.0f;
 //   Round (half to even), TimesPow2(x, n) = x * 2^n, SelectLess(a, b, x, y) = a < b ? x : y,
 //   SelectEqual
 //   IntZero, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum; IntSum
+//   Keep(x): x, in a register; else the compiler reads memory anew at every use
+//   Sum4(a, b, c, d, out): the sums over lanes of four registers, in out[0 .. 3]
 //   kDenseRegs: accumulators DenseLinear may keep in registers
 template <typename V>
 struct VectorKernels {
@@ -190,7 +192,7 @@ struct VectorKernels {
       Reg weights[kRows];
       for (int r = 0; r < kRows; ++r) weights[r] = load_w(w + r * cols + i);
       for (int t = 0; t < kTokens; ++t) {
-        const Reg value = load_x(x + t * cols + i);
+        const Reg value = V::Keep(load_x(x + t * cols + i));
         for (int r = 0; r < kRows; ++r) acc[r][t] = V::Fma(weights[r], value, acc[r][t]);
       }
     };
@@ -242,18 +244,57 @@ struct VectorKernels {
     }
   }
 
-  // scores[j] = q . k[j] for kCount neighbouring rows of k.
-  template <int kCount>
-  static void Scores(const float* q, const float* k, int64_t head_dim, float* scores) {
-    Reg acc[kCount];
-    for (int j = 0; j < kCount; ++j) acc[j] = V::Zero();
-    for (int64_t i = 0; i < head_dim; i += kLanes) {
-      const Reg value = LoadUpTo(q + i, head_dim - i);
-      for (int j = 0; j < kCount; ++j) {
-        acc[j] = V::Fma(value, LoadUpTo(k + j * head_dim + i, head_dim - i), acc[j]);
-      }
+  // scores[j] = q . k[j] for four neighbouring rows of k.
+  static void FourScores(const float* q, const float* k, int64_t hd, float* scores) {
+    Reg a = V::Zero(), b = V::Zero(), c = V::Zero(), d = V::Zero();
+    int64_t i = 0;
+    for (; i + kLanes <= hd; i += kLanes) {
+      const Reg x = V::Load(q + i);
+      a = V::Fma(x, V::Load(k + i), a);
+      b = V::Fma(x, V::Load(k + hd + i), b);
+      c = V::Fma(x, V::Load(k + 2 * hd + i), c);
+      d = V::Fma(x, V::Load(k + 3 * hd + i), d);
     }
-    for (int j = 0; j < kCount; ++j) scores[j] = V::Sum(acc[j]);
+    if (i < hd) {
+      const Reg x = V::LoadN(q + i, hd - i);
+      a = V::Fma(x, V::LoadN(k + i, hd - i), a);
+      b = V::Fma(x, V::LoadN(k + hd + i, hd - i), b);
+      c = V::Fma(x, V::LoadN(k + 2 * hd + i, hd - i), c);
+      d = V::Fma(x, V::LoadN(k + 3 * hd + i, hd - i), d);
+    }
+    V::Sum4(a, b, c, d, scores);
+  }
+
+  // o = o * keep + sum of weights[j] * v[j] over j = begin .. end-1.
+  static void AddValues(const float* v, const float* weights, int64_t begin, int64_t end,
+                        float keep, int64_t hd, float* o) {
+    const Reg factor = V::Set(keep);
+    int64_t i = 0;
+    for (; i + 4 * kLanes <= hd; i += 4 * kLanes) {
+      Reg a = V::Mul(V::Load(o + i), factor);
+      Reg b = V::Mul(V::Load(o + i + kLanes), factor);
+      Reg c = V::Mul(V::Load(o + i + 2 * kLanes), factor);
+      Reg d = V::Mul(V::Load(o + i + 3 * kLanes), factor);
+      for (int64_t j = begin; j < end; ++j) {
+        const Reg weight = V::Set(weights[j]);
+        const float* row = v + j * hd + i;
+        a = V::Fma(weight, V::Load(row), a);
+        b = V::Fma(weight, V::Load(row + kLanes), b);
+        c = V::Fma(weight, V::Load(row + 2 * kLanes), c);
+        d = V::Fma(weight, V::Load(row + 3 * kLanes), d);
+      }
+      V::Store(o + i, a);
+      V::Store(o + i + kLanes, b);
+      V::Store(o + i + 2 * kLanes, c);
+      V::Store(o + i + 3 * kLanes, d);
+    }
+    for (; i < hd; i += kLanes) {
+      Reg a = V::Mul(LoadUpTo(o + i, hd - i), factor);
+      for (int64_t j = begin; j < end; ++j) {
+        a = V::Fma(V::Set(weights[j]), LoadUpTo(v + j * hd + i, hd - i), a);
+      }
+      StoreUpTo(o + i, hd - i, a);
+    }
   }
 
   // The running state of one query head's softmax: o holds sum of weight * v, both relative to
@@ -267,31 +308,27 @@ struct VectorKernels {
   static void AttendBlock(const AttentionTask& task, const float* q, const float* k, const float* v,
                           int64_t begin, int64_t end, Softmax& state, float* o) {
     const int64_t hd = task.head_dim;
+    // All four scores of a row group, though some may not be attended: a block is whole in memory.
     float scores[kKvBlockTokens];
-    int64_t j = begin;
-    for (; j + 4 <= end; j += 4) Scores<4>(q, k + j * hd, hd, scores + j);
-    for (; j < end; ++j) Scores<1>(q, k + j * hd, hd, scores + j);
+    for (int64_t j = begin / 4 * 4; j < end; j += 4) FourScores(q, k + j * hd, hd, scores + j);
     float largest = state.largest;
-    for (j = begin; j < end; ++j) {
+    for (int64_t j = begin; j < end; ++j) {
       scores[j] *= task.scale;
       if (scores[j] > largest) largest = scores[j];
     }
     float weights[kKvBlockTokens];
-    for (j = begin; j < end; j += kLanes) {
+    for (int64_t j = begin; j < end; j += kLanes) {
       const Reg x = LoadUpTo(scores + j, end - j);
       StoreUpTo(weights + j, end - j, Exp(V::Sub(x, V::Set(largest))));
     }
-    const float keep = V::Largest(Exp(V::Set(state.largest - largest)));
-    state.total *= keep;
-    for (j = begin; j < end; ++j) state.total += weights[j];
-    state.largest = largest;
-    for (int64_t i = 0; i < hd; i += kLanes) {
-      Reg acc = V::Mul(LoadUpTo(o + i, hd - i), V::Set(keep));
-      for (j = begin; j < end; ++j) {
-        acc = V::Fma(V::Set(weights[j]), LoadUpTo(v + j * hd + i, hd - i), acc);
-      }
-      StoreUpTo(o + i, hd - i, acc);
+    float keep = 1.0f;
+    if (largest != state.largest) {
+      keep = V::Largest(Exp(V::Set(state.largest - largest)));
+      state.largest = largest;
     }
+    state.total *= keep;
+    for (int64_t j = begin; j < end; ++j) state.total += weights[j];
+    AddValues(v, weights, begin, end, keep, hd, o);
   }
 
   // Blocks in order of position. The heads of the group take turns at a block while it is in the
