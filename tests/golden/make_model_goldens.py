@@ -62,18 +62,22 @@ BITNET, LLAMA = "bitnet", "llama"
 
 # name -> what differs from DEFAULTS. `family` is A, A' or B.
 DEFAULTS = dict(
-    layers=2, head_dim=None, tied=False, dtype=torch.bfloat16, rope={"rope_theta": 10000.0},
+    model_type=None, layers=2, head_dim=None, tied=False, dtype=torch.bfloat16, rope={"rope_theta": 10000.0},
     attention_bias=False, mlp_bias=False, use_rms_norm=False, shards=1, eps=1e-5,
 )
 MODELS = {
     "a-gqa": dict(family="A", hidden=64, ffn=172, heads=4, kv_heads=2, vocab=112, tied=True,
                   rope={"rope_theta": 500000.0}),
     "a-odd": dict(family="A", hidden=60, ffn=148, heads=5, kv_heads=1, vocab=99, layers=3),
-    "a-bias-norm": dict(family="A", hidden=72, ffn=100, heads=6, kv_heads=3, vocab=104,
-                        attention_bias=True, use_rms_norm=True),
+    "a-wide": dict(family="A", hidden=144, ffn=320, heads=6, kv_heads=3, vocab=104, tied=True),
     "latent-odd": dict(family="A'", hidden=54, ffn=101, heads=3, kv_heads=1, vocab=97, tied=True),
     "latent-bias": dict(family="A'", hidden=40, ffn=120, heads=4, kv_heads=4, vocab=100,
                         attention_bias=True),
+    # The two other pairings of model code and linear class that Transformers knows.
+    "a-in-llama": dict(family="A", model_type=LLAMA, hidden=40, ffn=84, heads=2, kv_heads=1,
+                       vocab=98),
+    "b-in-bitnet": dict(family="B", model_type=BITNET, hidden=40, ffn=88, heads=4, kv_heads=2,
+                        vocab=98),
     "b-heads": dict(family="B", hidden=64, ffn=176, heads=4, kv_heads=4, vocab=128),
     "b-wide": dict(family="B", hidden=192, ffn=512, heads=6, kv_heads=2, vocab=120),
     "b-llama3-rope": dict(
@@ -204,17 +208,21 @@ def load_in_double(directory):
 # --- random checkpoints --------------------------------------------------------------------------
 
 
+def model_type(spec):
+    return spec["model_type"] or (LLAMA if spec["family"] == "B" else BITNET)
+
+
 def config_json(spec):
-    bitnet = spec["family"] != "B"
+    bitnet = model_type(spec) == BITNET
     quantization = {"quant_method": "bitnet"}
-    if bitnet:
+    if spec["family"] != "B":
         quantization["linear_class"] = "autobitlinear"
         quantization["quantization_mode"] = "online" if spec["family"] == "A'" else "offline"
     if spec["use_rms_norm"]:
         quantization.update(use_rms_norm=True, rms_norm_eps=1e-6)
     config = {
         "architectures": ["BitNetForCausalLM" if bitnet else "LlamaForCausalLM"],
-        "model_type": BITNET if bitnet else LLAMA,
+        "model_type": model_type(spec),
         "hidden_size": spec["hidden"],
         "intermediate_size": spec["ffn"],
         "num_hidden_layers": spec["layers"],
@@ -284,7 +292,7 @@ def random_tensors(spec, seed):
         for name in ("gate", "up"):
             linear(f"{layer}mlp.{name}_proj", spec["ffn"], hidden, 1.2, spec["mlp_bias"])
         linear(layer + "mlp.down_proj", hidden, spec["ffn"], 1.5, spec["mlp_bias"])
-        if family != "B":
+        if model_type(spec) == BITNET:
             norm(layer + "self_attn.attn_sub_norm", spec["heads"] * head_dim)
             norm(layer + "mlp.ffn_sub_norm", spec["ffn"])
     norm("model.norm", hidden)
