@@ -301,7 +301,7 @@ class EnergyLedgerSimulationTest : public ::testing::TestWithParam<int64_t> {};
 
 TEST_P(EnergyLedgerSimulationTest, EstimatesComeCloseToTheTruthAndSettlementStaysSmall) {
   const int64_t interval_ns = GetParam();
-  for (const uint32_t seed : {1u, 2u, 3u, 4u, 5u}) {
+  for (const uint32_t seed : {1u, 2u, 3u}) {
     const Simulation s = Simulate(interval_ns, seed, 200);
     const double meter_nj = static_cast<double>(s.totals.meter_nj);
     SCOPED_TRACE(absl::StrCat("seed ", seed, ", meter ", meter_nj / 1e9, " J, settlement ",
