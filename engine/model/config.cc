@@ -251,6 +251,27 @@ Status ReadRope(const Fields& fields, const std::string& path, ModelConfig& conf
   return absl::OkStatus();
 }
 
+// Refuses what no published checkpoint combines and what would therefore be guessed.
+Status CheckCombinations(const Fields& fields, const Fields& quantization,
+                         const ModelConfig& config) {
+  if (config.model_type == "bitnet" && config.mlp_bias) {
+    return fields.Error("mlp_bias", "the feed-forward part of model_type bitnet has no biases");
+  }
+  if (config.model_type == "bitnet" && config.linear_rms_norm) {
+    return quantization.Error("use_rms_norm",
+                              "model_type bitnet has sub-norms before o_proj and down_proj; "
+                              "a second norm in the same place is not supported");
+  }
+  // Trained, the bias is added to the scaled product; Transformers' inference scales it too.
+  if (config.family == CheckpointFamily::kBitNetPacked &&
+      (config.attention_bias || config.mlp_bias)) {
+    return fields.Error(config.attention_bias ? "attention_bias" : "mlp_bias",
+                        "packed autobitlinear weights (family A) with biases are not supported: "
+                        "whether weight_scale covers the bias is not defined");
+  }
+  return absl::OkStatus();
+}
+
 // Adds the ids of `eos_token_id`: an integer or a list of them.
 Status AddEosIds(const Fields& fields, int64_t vocab_size, std::set<int32_t>& ids) {
   const Json* value = fields.Find("eos_token_id");
@@ -383,8 +404,8 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
 
   ModelConfig config;
   config.model_type = object["model_type"].get<std::string>();
-  STERNA_RETURN_IF_ERROR(ReadQuantization(
-      Fields(object["quantization_config"], path, "quantization_config."), config));
+  const Fields quantization(object["quantization_config"], path, "quantization_config.");
+  STERNA_RETURN_IF_ERROR(ReadQuantization(quantization, config));
   STERNA_RETURN_IF_ERROR(ReadSizes(fields, config));
   STERNA_RETURN_IF_ERROR(ReadRope(fields, path, config));
   const bool bitnet = config.model_type == "bitnet";
@@ -395,10 +416,7 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   STERNA_ASSIGN_OR_RETURN(config.tie_embeddings, fields.BoolOr("tie_word_embeddings", false));
   STERNA_ASSIGN_OR_RETURN(config.attention_bias, fields.BoolOr("attention_bias", false));
   STERNA_ASSIGN_OR_RETURN(config.mlp_bias, fields.BoolOr("mlp_bias", false));
-  if (bitnet && config.mlp_bias) {
-    return fields.Error("mlp_bias",
-                        "models of type bitnet have no bias in their feed-forward part");
-  }
+  STERNA_RETURN_IF_ERROR(CheckCombinations(fields, quantization, config));
   STERNA_RETURN_IF_ERROR(ReadStopTokens(fields, model_dir, config));
   return config;
 }

@@ -235,6 +235,24 @@ TEST(ModelConfigTest, RefusesOtherFamiliesByName) {
   }
 }
 
+TEST(ModelConfigTest, RefusesCombinationsThatNobodyDefined) {
+  Json config = BitNetConfig("offline");
+  config["attention_bias"] = true;
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("attention_bias is true, but packed"));
+  config = BitNetConfig("online");
+  config["attention_bias"] = true;
+  EXPECT_TRUE(Read(config).ok());
+  config["mlp_bias"] = true;
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("mlp_bias is true"));
+  config = BitNetConfig("online");
+  config["quantization_config"]["use_rms_norm"] = true;
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("use_rms_norm is true, but model_type"));
+  config = LlamaConfig();
+  config["quantization_config"]["linear_class"] = "autobitlinear";
+  config["mlp_bias"] = true;
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("mlp_bias is true, but packed"));
+}
+
 TEST(ModelConfigTest, RefusesFilesThatAreNoConfig) {
   const TempDir dir;
   EXPECT_EQ(ReadModelConfig(dir.path()).status().code(), absl::StatusCode::kNotFound);
