@@ -116,6 +116,8 @@ void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int thr
   auto ops = MakeOps(isa, threads);
   DenseMatrix w = {.type = type, .data = nullptr, .rows = kVocabulary, .cols = kHidden};
   AlignedBuffer<uint8_t> weights(w.bytes());
+  // Not zero: a hypervisor may back zero pages with one page, and the cache then serves them.
+  for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<uint8_t>(i * 7 % 61);
   w.data = weights.data();
   AlignedBuffer<float> x(tokens * kHidden), y(tokens * kVocabulary);
   for (float& value : x.span()) value = 0.5f;

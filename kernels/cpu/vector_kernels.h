@@ -190,7 +190,10 @@ struct VectorKernels {
     }
     auto step = [&](auto load_w, auto load_x, int64_t i) __attribute__((always_inline)) {
       Reg weights[kRows];
-      for (int r = 0; r < kRows; ++r) weights[r] = load_w(w + r * cols + i);
+      for (int r = 0; r < kRows; ++r) {
+        weights[r] = load_w(w + r * cols + i);
+        __builtin_prefetch(w + (r + kRows) * cols + i);  // the next tile's
+      }
       for (int t = 0; t < kTokens; ++t) {
         const Reg value = V::Keep(load_x(x + t * cols + i));
         for (int r = 0; r < kRows; ++r) acc[r][t] = V::Fma(weights[r], value, acc[r][t]);
