@@ -47,10 +47,10 @@ void ForEachCharacter(std::string_view text, Fn fn) {
 // The words between runs of white space; from the right, the rest is at the left.
 std::vector<std::string> SplitAtSpace(std::string_view text, int64_t max_splits, bool from_right) {
   std::vector<std::string> parts;
-  std::string_view rest = Strip(text, std::nullopt, true, true);
+  std::string_view rest = Strip(text, std::nullopt, !from_right, from_right);
   while (!rest.empty()) {
     if (max_splits >= 0 && static_cast<int64_t>(parts.size()) == max_splits) {
-      parts.emplace_back(Strip(rest, std::nullopt, !from_right, from_right));
+      parts.emplace_back(rest);
       break;
     }
     size_t cut = std::string_view::npos, after = 0;

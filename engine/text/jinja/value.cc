@@ -26,6 +26,7 @@ Status CheckSize(int depth, size_t weight) {
 std::optional<std::string> HashKey(const Value& key) {
   if (key.is_string()) return "s" + key.string();
   if (key.is_none()) return "n";
+  if (key.is_undefined()) return "u";
   if (key.is_bool() || key.is_int()) return absl::StrCat("i", key.AsInt());
   if (key.is_float()) {
     const double value = key.float_value();
