@@ -21,12 +21,12 @@ struct TernaryLinearWeights {
 };
 
 struct LayerWeights {
-  std::vector<float> input_norm;           // [hidden]
+  std::vector<float> input_norm;  // [hidden]
   TernaryLinearWeights q, k, v, o;
   std::vector<float> attn_sub_norm;        // [heads * head_dim] or empty
   std::vector<float> post_attention_norm;  // [hidden]
   TernaryLinearWeights gate, up, down;
-  std::vector<float> ffn_sub_norm;         // [ffn] or empty
+  std::vector<float> ffn_sub_norm;  // [ffn] or empty
 
   std::array<const TernaryLinearWeights*, 7> linears() const {
     return {&q, &k, &v, &o, &gate, &up, &down};
@@ -34,7 +34,7 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  DenseMatrix embedding;          // [vocab, hidden]
+  DenseMatrix embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // [hidden]
   DenseMatrix head;               // [vocab, hidden]; the embedding itself when tied
@@ -44,8 +44,8 @@ struct ModelWeights {
   std::vector<AlignedBuffer<uint8_t>> buffers;
 
   int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
-  int64_t ternary_bytes() const;  // packed ternary weights with their scales
-  int64_t dense_bytes() const;    // embedding and head, once when tied
+  int64_t ternary_bytes() const;   // packed ternary weights with their scales
+  int64_t dense_bytes() const;     // embedding and head, once when tied
 };
 
 struct Checkpoint {
@@ -54,10 +54,10 @@ struct Checkpoint {
 };
 
 // Loads a Hugging Face directory of families A, A' or B: config.json and model.safetensors or the
-// shards that model.safetensors.index.json names, memory-mapped. Every tensor the config implies must
-// be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided from
-// the tensors present; config and tensors that disagree are refused with both named. Errors: NotFound,
-// InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
+// shards that model.safetensors.index.json names, memory-mapped. Every tensor the config implies
+// must be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided
+// from the tensors present; config and tensors that disagree are refused with both named. Errors:
+// NotFound, InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
 StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir);
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
