@@ -77,7 +77,8 @@ inline constexpr double kJouleBuckets[] = {0.001, 0.01, 0.1, 0.2, 0.5, 1,   2,  
 inline constexpr MetricLabel kReasonLabels[] = {{"reason", "stop, length, cancelled, failed"}};
 inline constexpr MetricLabel kErrorLabels[] = {
     {"label",
-     "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, cancelled, "
+     "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "
+     "cancelled, "
      "internal"}};
 inline constexpr MetricLabel kPhaseLabels[] = {{"phase", "prefill, decode, idle, overhead"},
                                                {"method", "nvml, rapl, modelled"}};

@@ -29,8 +29,8 @@ constexpr size_t Index(MetricId id) { return static_cast<size_t>(id); }
 
 constexpr std::array kErrorLabelValues = {
     ErrorLabel::kInvalidRequest, ErrorLabel::kModelNotFound, ErrorLabel::kContextLengthExceeded,
-    ErrorLabel::kQueueFull,      ErrorLabel::kDraining,      ErrorLabel::kCancelled,
-    ErrorLabel::kInternal};
+    ErrorLabel::kQueueFull,      ErrorLabel::kDraining,      ErrorLabel::kLoading,
+    ErrorLabel::kCancelled,      ErrorLabel::kInternal};
 constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
                                        FinishReason::kCancelled, FinishReason::kFailed};
 constexpr std::array<std::string_view, 7> kHttpMethods = {"GET",    "HEAD",    "POST", "PUT",

@@ -1,0 +1,216 @@
+#include "server/config.h"
+
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/str_cat.h"
+
+namespace sterna {
+
+namespace fs = std::filesystem;
+
+std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
+  return {
+      {.name = "model",
+       .value = &c.model,
+       .help =
+           "Directory of the checkpoint (Hugging Face layout). Without it, the model that ships "
+           "with Sterna."},
+      {.name = "threads",
+       .value = &c.threads,
+       .help = "Threads that compute; 0: one per physical core this process may use.",
+       .min = 0,
+       .max = 1024},
+      {.name = "cpu-isa",
+       .value = &c.cpu_isa,
+       .help = "Instruction set of the CPU kernels; auto: the best this machine has.",
+       .choices = {"auto", "scalar", "avx2", "avx512_vnni"}},
+      {.name = "kv-cache-mib",
+       .value = &c.kv_cache_mib,
+       .help =
+           "Memory for keys and values of all running requests, in MiB. What could never be used "
+           "is not taken.",
+       .min = 1,
+       .max = 1 << 24},
+      {.name = "max-context",
+       .value = &c.max_context,
+       .help = "Most tokens of prompt and output of one request; 0: the model's own limit.",
+       .min = 0,
+       .max = 1 << 24},
+      {.name = "max-step-tokens",
+       .value = &c.max_step_tokens,
+       .help = "Token budget of one step, prompts and outputs of all requests together.",
+       .min = 1,
+       .max = 1 << 16},
+      {.name = "max-chunk-tokens",
+       .value = &c.max_chunk_tokens,
+       .help = "Most prompt tokens of one request in one step.",
+       .min = 1,
+       .max = 1 << 16},
+      {.name = "max-sequences",
+       .value = &c.max_sequences,
+       .help = "Requests that run at once; more wait.",
+       .min = 1,
+       .max = 1 << 14},
+      {.name = "max-queue",
+       .value = &c.max_queue,
+       .help = "Requests that wait at once; more are refused with 429 or RESOURCE_EXHAUSTED.",
+       .min = 1,
+       .max = 1 << 20},
+      {.name = "energy-source",
+       .value = &c.energy_source,
+       .help = "Where joules come from; auto: a counter where there is one, else the model of "
+               "docs/energy.md.",
+       .choices = {"auto", "nvml", "rapl", "modelled"}},
+      {.name = "energy-watts-per-core",
+       .value = &c.energy_watts_per_core,
+       .help = "For modelled energy: watts of a fully used core; 0: the documented default.",
+       .min = 0,
+       .max = 1000},
+      {.name = "energy-idle-watts",
+       .value = &c.energy_idle_watts,
+       .help = "For modelled energy: watts of this process's share of the machine at rest; 0: the "
+               "documented default.",
+       .min = 0,
+       .max = 10000},
+  };
+}
+
+std::vector<Flag> ServerFlags(ServerConfig& c) {
+  std::vector<Flag> flags = RuntimeFlags(c);
+  const std::vector<Flag> own = {
+      {.name = "served-model-name",
+       .value = &c.served_model_name,
+       .help = "The name clients use. Without it, the last part of the model directory."},
+      {.name = "host",
+       .value = &c.host,
+       .help = "Address to listen on, IPv4 or IPv6; 0.0.0.0 or :: for all."},
+      {.name = "http-port",
+       .value = &c.http_port,
+       .help = "Port of the HTTP API; 0: a free one, which is printed.",
+       .min = 0,
+       .max = 65535},
+      {.name = "grpc-port",
+       .value = &c.grpc_port,
+       .help = "Port of the gRPC API; 0: a free one, which is printed.",
+       .min = 0,
+       .max = 65535},
+      {.name = "http-threads",
+       .value = &c.http_threads,
+       .help = "Threads that read and write HTTP connections.",
+       .min = 1,
+       .max = 256},
+      {.name = "worker-threads",
+       .value = &c.worker_threads,
+       .help = "Threads that parse, tokenise and render templates.",
+       .min = 1,
+       .max = 256},
+      {.name = "max-connections",
+       .value = &c.max_connections,
+       .help = "HTTP connections at once; more get 503 and are closed.",
+       .min = 1,
+       .max = 1 << 20},
+      {.name = "max-body-mib",
+       .value = &c.max_body_mib,
+       .help = "Largest HTTP body or gRPC message, in MiB.",
+       .min = 1,
+       .max = 1024},
+      {.name = "read-timeout-seconds",
+       .value = &c.read_timeout_seconds,
+       .help = "How long a client may take to send the head of a request, and again for its body.",
+       .min = 0.1,
+       .max = 3600},
+      {.name = "idle-timeout-seconds",
+       .value = &c.idle_timeout_seconds,
+       .help = "How long a connection may stay open without a request.",
+       .min = 0.1,
+       .max = 86400},
+      {.name = "write-timeout-seconds",
+       .value = &c.write_timeout_seconds,
+       .help = "How long a client may leave a piece of a response unread before its request is "
+               "cancelled.",
+       .min = 0.1,
+       .max = 3600},
+      {.name = "drain-timeout-seconds",
+       .value = &c.drain_timeout_seconds,
+       .help = "After SIGTERM or SIGINT: how long running requests may go on before they are "
+               "cancelled.",
+       .min = 0,
+       .max = 86400},
+      {.name = "cors-allow-origin",
+       .value = &c.cors_allow_origin,
+       .help = "Origins whose web pages may call the HTTP API: '*', or a comma-separated list such "
+               "as https://example.org. Empty: none."},
+  };
+  flags.insert(flags.end(), own.begin(), own.end());
+  return flags;
+}
+
+std::string ProgramPath() {
+  std::error_code error;
+  return fs::read_symlink("/proc/self/exe", error).string();
+}
+
+StatusOr<std::string> FindDefaultModel(const std::string& program_path) {
+  std::error_code error;
+  for (fs::path dir = fs::path(program_path).parent_path(); !dir.empty(); dir = dir.parent_path()) {
+    for (const char* place : {"models/stories", "share/sterna/models/stories"}) {
+      if (fs::exists(dir / place / "config.json", error)) return (dir / place).string();
+    }
+    if (dir == dir.root_path()) break;
+  }
+  return absl::NotFoundError(
+      absl::StrCat("no models/stories or share/sterna/models/stories in any directory above ",
+                   program_path, "; name a checkpoint directory with --model"));
+}
+
+Status ResolveModel(RuntimeConfig& config) {
+  if (config.model.empty()) {
+    STERNA_ASSIGN_OR_RETURN(config.model, FindDefaultModel(ProgramPath()));
+  }
+  std::error_code error;
+  if (!fs::is_directory(config.model, error)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--model is '", config.model,
+                     "', which is no directory; it must be one that "
+                     "holds config.json, a tokenizer and safetensors files"));
+  }
+  return absl::OkStatus();
+}
+
+StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
+  ServerConfig config;
+  STERNA_RETURN_IF_ERROR(ParseFlags(args, ServerFlags(config)));
+  if (config.http_port != 0 && config.http_port == config.grpc_port) {
+    return absl::InvalidArgumentError(absl::StrCat("--http-port and --grpc-port are both ",
+                                                   config.http_port, "; they must differ"));
+  }
+  if (config.host.empty())
+    return absl::InvalidArgumentError("--host is empty; it must be an address");
+  STERNA_RETURN_IF_ERROR(ResolveModel(config));
+  if (config.served_model_name.empty()) {
+    const fs::path path = fs::absolute(config.model).lexically_normal();
+    config.served_model_name =
+        (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+  }
+  return config;
+}
+
+RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
+  return {
+      .model_dir = c.model,
+      .cpu = {.num_threads = static_cast<int>(c.threads), .isa = c.cpu_isa},
+      .energy = {.source = c.energy_source,
+                 .watts_per_core = c.energy_watts_per_core,
+                 .idle_watts = c.energy_idle_watts},
+      .engine = {.max_step_tokens = c.max_step_tokens,
+                 .max_chunk_tokens = c.max_chunk_tokens,
+                 .max_sequences = c.max_sequences,
+                 .max_queue = c.max_queue,
+                 .num_kv_blocks = 0,
+                 .max_context_tokens = c.max_context},
+      .kv_cache_mib = c.kv_cache_mib,
+  };
+}
+
+}  // namespace sterna

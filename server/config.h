@@ -1,0 +1,74 @@
+// What the commands can be told on the command line: plain structs whose initialisers are the
+// defaults, and the table of flags that fills them (server/flags.h). Parsed and validated once;
+// immutable from then on.
+#ifndef STERNA_SERVER_CONFIG_H_
+#define STERNA_SERVER_CONFIG_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/runtime.h"
+#include "server/flags.h"
+
+namespace sterna {
+
+// Options of every command that loads a model.
+struct RuntimeConfig {
+  std::string model;
+  int64_t threads = 0;
+  std::string cpu_isa = "auto";
+  int64_t kv_cache_mib = 1024;
+  int64_t max_context = 0;
+  int64_t max_step_tokens = 512;
+  int64_t max_chunk_tokens = 512;
+  int64_t max_sequences = 64;
+  int64_t max_queue = 256;
+  std::string energy_source = "auto";
+  double energy_watts_per_core = 0.0;
+  double energy_idle_watts = 0.0;
+};
+
+// Options of `sterna serve`.
+struct ServerConfig : RuntimeConfig {
+  std::string served_model_name;
+  std::string host = "127.0.0.1";
+  int64_t http_port = 8000;
+  int64_t grpc_port = 50051;
+  int64_t http_threads = 2;
+  int64_t worker_threads = 2;
+  int64_t max_connections = 1024;
+  int64_t max_body_mib = 8;
+  double read_timeout_seconds = 30;
+  double idle_timeout_seconds = 75;
+  double write_timeout_seconds = 30;
+  double drain_timeout_seconds = 30;
+  std::string cors_allow_origin;
+};
+
+// The rows of the two structs above, bound to `config`, which must outlive them.
+std::vector<Flag> RuntimeFlags(RuntimeConfig& config);
+std::vector<Flag> ServerFlags(ServerConfig& config);
+
+// Fills in what depends on other fields or on the machine: the model directory (FindDefaultModel)
+// and the served name. InvalidArgument naming the flag.
+Status ResolveModel(RuntimeConfig& config);
+StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
+
+// In the engine's terms.
+RuntimeOptions ToRuntimeOptions(const RuntimeConfig& config);
+
+// The model that ships with the project, by the place of the running program: of the directory it
+// lies in and every directory above, the first that holds models/stories/config.json (a source tree
+// with its build folders) or share/sterna/models/stories/config.json (an installation). NotFound,
+// saying where was looked.
+StatusOr<std::string> FindDefaultModel(const std::string& program_path);
+
+// The path of the running program.
+std::string ProgramPath();
+
+}  // namespace sterna
+
+#endif  // STERNA_SERVER_CONFIG_H_

@@ -1,0 +1,27 @@
+// Prompts: from text or a conversation to the token ids the model reads.
+#ifndef STERNA_SERVER_PROMPT_H_
+#define STERNA_SERVER_PROMPT_H_
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/runtime.h"
+
+namespace sterna {
+
+// Errors are kInvalidRequest, naming `param`: an empty text, bytes that are no UTF-8.
+StatusOr<std::vector<int32_t>> EncodePrompt(const Runtime& runtime, std::string_view text,
+                                            bool add_special, std::string_view param);
+
+// Renders `input` with the model's chat template and encodes it, special tokens included. `now`:
+// for templates that print the date. Errors are kInvalidRequest: no template, or the template
+// refused.
+StatusOr<std::vector<int32_t>> EncodeChat(const Runtime& runtime, ChatTemplateInput input,
+                                          bool add_special, int64_t now_unix_seconds);
+
+}  // namespace sterna
+
+#endif  // STERNA_SERVER_PROMPT_H_
