@@ -47,7 +47,7 @@ Status BpeTokenizer::ReadMerges(const std::string& path, const TokenizerJson& js
     std::array<int32_t, 3> ids;
     const std::array<const std::string*, 3> tokens = {&left, &right, &merged};
     for (size_t k = 0; k < tokens.size(); ++k) {
-      const std::optional<int32_t> id = vocabulary().Find(*tokens[k]);
+      const std::optional<int32_t> id = vocabulary().FindInModel(*tokens[k]);
       if (!id) {
         return absl::InvalidArgumentError(absl::StrCat(path, ": model.merges[", i, "] names \"",
                                                        *tokens[k], "\", which model.vocab lacks"));
@@ -63,7 +63,7 @@ Status BpeTokenizer::ReadByteTokens(const std::string& path) {
   for (int byte = 0; byte < 256; ++byte) {
     std::string character;
     AppendUtf8(ByteLevelCharacter(static_cast<uint8_t>(byte)), &character);
-    const std::optional<int32_t> id = vocabulary().Find(character);
+    const std::optional<int32_t> id = vocabulary().FindInModel(character);
     if (id) {
       byte_tokens_[byte] = *id;
     } else if (!NeverInUtf8(byte)) {
@@ -101,7 +101,7 @@ Status BpeTokenizer::EncodeNormalized(std::string_view text, std::vector<int32_t
 
 void BpeTokenizer::EncodeWord(std::string_view word, std::vector<int32_t>* ids) const {
   if (ignore_merges_) {
-    if (const std::optional<int32_t> id = vocabulary().Find(word)) {
+    if (const std::optional<int32_t> id = vocabulary().FindInModel(word)) {
       ids->push_back(*id);
       return;
     }

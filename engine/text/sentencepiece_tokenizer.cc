@@ -162,7 +162,7 @@ StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::str
   STERNA_ASSIGN_OR_RETURN(auto plain, LoadModel(model_path, WithNormalizer(model, normalizer)));
 
   TokenizerJson description = json != nullptr ? *json : DescribeModel(*plain, config);
-  STERNA_RETURN_IF_ERROR(ApplyTokenizerConfig(config, &description));
+  ApplyTokenizerConfig(config, &description);
   AddControlTokens(*plain, &description);
   for (AddedToken& token : description.added_tokens) token.normalized = false;
   STERNA_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(model_path, description));

@@ -51,7 +51,7 @@ StatusOr<TokenizerJson> ReadTokenizerJson(const std::string& path);
 
 // tokenizer_config.json; absent fields are empty.
 struct TokenizerConfig {
-  std::optional<bool> add_bos_token, add_eos_token;
+  std::optional<bool> add_bos_token, add_eos_token;  // count where there is no tokenizer.json
   std::optional<bool> legacy;  // SentencePiece: a prefix after every special token
   std::string bos_token, eos_token, unk_token, pad_token;
   std::vector<AddedToken> added_tokens;  // added_tokens_decoder

@@ -26,8 +26,10 @@ StatusOr<Vocabulary> Vocabulary::Create(const std::string& source, const Tokeniz
   }
   result.spellings_.resize(max_id + 1);
   result.ids_.reserve(json.vocab.size() + json.added_tokens.size());
+  result.in_model_.resize(max_id + 1);
   for (const auto& [token, id] : json.vocab) {
     STERNA_RETURN_IF_ERROR(result.Add(source, token, id));
+    result.in_model_[id] = true;
   }
   for (const AddedToken& token : json.added_tokens) {
     STERNA_RETURN_IF_ERROR(result.Add(source, token.content, token.id));
@@ -55,6 +57,11 @@ std::optional<int32_t> Vocabulary::Find(std::string_view token) const {
   const auto it = ids_.find(token);
   if (it == ids_.end()) return std::nullopt;
   return it->second;
+}
+
+std::optional<int32_t> Vocabulary::FindInModel(std::string_view token) const {
+  const std::optional<int32_t> id = Find(token);
+  return id && in_model_[*id] ? id : std::nullopt;
 }
 
 const std::string& Vocabulary::Spelling(int32_t id) const {
@@ -115,7 +122,7 @@ AddedToken* FindAdded(std::vector<AddedToken>* tokens, std::string_view content)
 
 }  // namespace
 
-Status ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) {
+void ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) {
   absl::flat_hash_map<std::string_view, int32_t> vocab;
   for (const auto& [token, id] : json->vocab) vocab.try_emplace(token, id);
 
@@ -141,22 +148,6 @@ Status ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) 
       json->added_tokens.push_back(std::move(token));
     }
   }
-  if (!config.add_bos_token && !config.add_eos_token) return absl::OkStatus();
-
-  // Once one of the two is given, they alone decide what goes around a text.
-  const auto ids_of = [&](bool wanted, const std::string& token,
-                          const char* field) -> StatusOr<std::vector<int32_t>> {
-    if (!wanted || token.empty()) return std::vector<int32_t>();
-    const AddedToken* added = FindAdded(&json->added_tokens, token);
-    if (added != nullptr) return std::vector<int32_t>{added->id};
-    return absl::InvalidArgumentError(absl::StrCat("tokenizer_config.json: ", field, " is \"",
-                                                   token, "\", which the vocabulary lacks"));
-  };
-  STERNA_ASSIGN_OR_RETURN(json->prefix_ids, ids_of(config.add_bos_token.value_or(false),
-                                                   config.bos_token, "bos_token"));
-  STERNA_ASSIGN_OR_RETURN(json->suffix_ids, ids_of(config.add_eos_token.value_or(false),
-                                                   config.eos_token, "eos_token"));
-  return absl::OkStatus();
 }
 
 }  // namespace sterna

@@ -28,6 +28,8 @@ class Vocabulary {
   static StatusOr<Vocabulary> Create(const std::string& source, const TokenizerJson& json);
 
   std::optional<int32_t> Find(std::string_view token) const;
+  // Find, but only among the model's own tokens, not those added beside them.
+  std::optional<int32_t> FindInModel(std::string_view token) const;
   // Empty for ids that are not there.
   const std::string& Spelling(int32_t id) const;
   int32_t size() const {
@@ -44,6 +46,7 @@ class Vocabulary {
   Status Add(const std::string& source, const std::string& token, int32_t id);
 
   std::vector<std::string> spellings_;  // by id
+  std::vector<bool> in_model_;          // by id
   absl::flat_hash_map<std::string, int32_t, StringHash, std::equal_to<>> ids_;
 };
 
@@ -83,8 +86,9 @@ class VocabularyTokenizer : public Tokenizer {
 };
 
 // Lets tokenizer_config.json add to and override what `json` says, as Transformers does: added
-// tokens with their flags, named special tokens, and BOS and EOS around a text.
-Status ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json);
+// tokens with their flags, and named special tokens. (What goes around a text is the
+// post-processor's; add_bos_token counts only where there is no tokenizer.json.)
+void ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json);
 
 }  // namespace sterna
 

@@ -254,7 +254,9 @@ class LoadChatTemplateTest : public ::testing::Test {
     return loaded->Render(input).value_or("cannot render");
   }
 
-  const std::string directory_ = ::testing::TempDir() + "/load_chat_template_test";
+  // One per test, as tests run in parallel.
+  const std::string directory_ = ::testing::TempDir() + "/load_chat_template_test_" +
+                                 ::testing::UnitTest::GetInstance()->current_test_info()->name();
 };
 
 TEST_F(LoadChatTemplateTest, PrefersTheFileThenTheConfig) {
