@@ -27,10 +27,6 @@ using Labels = std::map<std::string, std::string>;
 constexpr size_t kNumMetrics = kMetrics.size();
 constexpr size_t Index(MetricId id) { return static_cast<size_t>(id); }
 
-constexpr std::array kErrorLabelValues = {
-    ErrorLabel::kInvalidRequest, ErrorLabel::kModelNotFound, ErrorLabel::kContextLengthExceeded,
-    ErrorLabel::kQueueFull,      ErrorLabel::kDraining,      ErrorLabel::kLoading,
-    ErrorLabel::kCancelled,      ErrorLabel::kInternal};
 constexpr std::array kFinishReasons = {FinishReason::kStop, FinishReason::kLength,
                                        FinishReason::kCancelled, FinishReason::kFailed};
 constexpr std::array<std::string_view, 7> kHttpMethods = {"GET",    "HEAD",    "POST", "PUT",
@@ -126,8 +122,8 @@ MetricsRegistry::Impl::Impl() {
   for (const FinishReason reason : kFinishReasons) {
     counter(MetricId::kRequestsFinished, {{"reason", std::string(FinishReasonName(reason))}});
   }
-  for (const ErrorLabel label : kErrorLabelValues) {
-    const Labels labels = {{"label", std::string(ErrorLabelName(label))}};
+  for (int i = 0; i <= static_cast<int>(ErrorLabel::kInternal); ++i) {
+    const Labels labels = {{"label", std::string(ErrorLabelName(static_cast<ErrorLabel>(i)))}};
     counter(MetricId::kRequestsFailed, labels);
     counter(MetricId::kRequestsRefused, labels);
   }

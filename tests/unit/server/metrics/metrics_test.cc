@@ -172,6 +172,20 @@ TEST(MetricsTest, RequestsAreCountedByReasonAndLabel) {
   EXPECT_EQ(s["sterna_request_energy_joules_bucket{method=\"modelled\",le=\"2\"}"], 4);
 }
 
+TEST(MetricsTest, EveryErrorLabelIsListedAndStartsAtZero) {
+  MetricsRegistry metrics;
+  const auto s = Samples(metrics.Render());
+  int labels = 0;
+  for (int i = 0; i <= static_cast<int>(ErrorLabel::kInternal); ++i, ++labels) {
+    const std::string name(ErrorLabelName(static_cast<ErrorLabel>(i)));
+    EXPECT_THAT(kErrorLabels[0].values, HasSubstr(name));
+    EXPECT_TRUE(s.contains("sterna_requests_refused_total{label=\"" + name + "\"}")) << name;
+    EXPECT_TRUE(s.contains("sterna_requests_failed_total{label=\"" + name + "\"}")) << name;
+  }
+  const std::string listed = kErrorLabels[0].values;
+  EXPECT_EQ(std::count(listed.begin(), listed.end(), ',') + 1, labels);
+}
+
 TEST(MetricsTest, TransportRequestsAreCountedAndUnknownMethodsFoldIntoOne) {
   MetricsRegistry metrics;
   metrics.CountHttpRequest("/v1/completions", "POST", 200);
