@@ -23,6 +23,8 @@ def read_stories(path: Path) -> list[str]:
 def encode_stories(stories: list[str], tokenizer: PreTrainedTokenizerBase) -> list[np.ndarray]:
     """`BOS tokens EOS` of each story, int32."""
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    if bos is None or eos is None:
+        raise ValueError("the tokenizer names no BOS or no EOS token")
     encoded = tokenizer(stories, add_special_tokens=False, verbose=False)["input_ids"]
     return [np.array([bos, *ids, eos], dtype=np.int32) for ids in encoded]
 

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
+    "chat_template.jinja",  # where Transformers 5 saves the template of other checkpoints
 )
 
 CONFIG_KEYS = (
@@ -132,7 +133,8 @@ def export(source: Path, tokenizer: Path, out: Path, temperature: float) -> None
     state = dict(latent.state_dict())
     if latent.config.tie_word_embeddings:
         del state["lm_head.weight"]
-    save_file(pack_state(state), out / "model.safetensors", metadata={"format": "pt"})
+    tensors = save(pack_state(state), metadata={"format": "pt"})
+    (out / "model.safetensors").write_bytes(tensors)
 
     config = checkpoint_config(latent.config)
     (out / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
