@@ -91,6 +91,7 @@ class Sender {
         options_.duration_seconds);
     result->seconds = SecondsSince(start_);
     result->requests = TakeResults();
+    MutexLock lock(mutex_);
     result->late_starts = late_starts_;
   }
 
