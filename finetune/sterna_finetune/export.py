@@ -77,17 +77,19 @@ def pack_state(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 class PackedBitLinear(nn.Module):
-    """Inference on exported weights: int8 x ternary sums, then `acc / (s * weight_scale)`."""
+    """Inference on exported weights: int8 x ternary sums, `acc / (s * weight_scale)`, bias."""
 
-    def __init__(self, packed: Tensor, scale: Tensor) -> None:
+    def __init__(self, packed: Tensor, scale: Tensor, bias: Tensor | None) -> None:
         super().__init__()
         # f32 holding integers: |acc| <= 128 * in_features, exact below 2**24.
         self.register_buffer("codes", unpack_ternary(packed).float())  # [out, in]
         self.register_buffer("scale", scale.float())  # [1], 1 / mean|W| as stored
+        self.register_buffer("bias", None if bias is None else bias.float())  # [out]
 
     def forward(self, x: Tensor) -> Tensor:  # x: [..., in]
         accumulated = F.linear(int8_codes(x), self.codes)
-        return accumulated / (activation_scale(x) * self.scale)
+        product = accumulated / (activation_scale(x) * self.scale)
+        return product if self.bias is None else product + self.bias
 
 
 def load_packed(folder: Path) -> LlamaForCausalLM:
@@ -98,7 +100,8 @@ def load_packed(folder: Path) -> LlamaForCausalLM:
     tensors = load_file(folder / "model.safetensors")
     for name in [name for name in tensors if is_ternary(name)]:
         path = name.removesuffix(".weight")
-        layer = PackedBitLinear(tensors.pop(name), tensors.pop(f"{name}_scale"))
+        weight, scale = tensors.pop(name), tensors.pop(f"{name}_scale")
+        layer = PackedBitLinear(weight, scale, tensors.pop(f"{path}.bias", None))
         model.set_submodule(path, layer)
     plain = {name: tensor.float() for name, tensor in tensors.items()}
     result = model.load_state_dict(plain, strict=False)

@@ -15,6 +15,7 @@ from sterna_finetune.bitlinear import convert_to_bitlinear, ternary_codes
 from sterna_finetune.evaluate import IGNORED, scoring_windows, summed_nll
 from sterna_finetune.export import export, is_ternary, load_packed, pack_state
 from sterna_finetune.packing import unpack_ternary
+from sterna_finetune.train import new_model, small_llama_config
 
 TOKENS = torch.tensor([[1, 5, 9, 33, 2, 60, 7, 7]])
 
@@ -64,6 +65,27 @@ def test_stock_transformers_agrees(exported: Path) -> None:
     with torch.inference_mode():
         ours = load_packed(exported)(input_ids=TOKENS).logits
         torch.testing.assert_close(stock(input_ids=TOKENS).logits, ours, rtol=1e-5, atol=1e-5)
+
+
+def test_biases_and_an_untied_head_survive(tmp_path: Path) -> None:
+    config = small_llama_config(vocab_size=64, layers=1, hidden=256, ffn=256)
+    config.attention_bias = config.mlp_bias = True
+    config.tie_word_embeddings = False
+    model = new_model(config, seed=4)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_()
+    model.save_pretrained(tmp_path / "latent")
+    export(tmp_path / "latent", tmp_path, tmp_path / "packed", temperature=1.0)
+    convert_to_bitlinear(model)
+    stock = AutoModelForCausalLM.from_pretrained(tmp_path / "packed", dtype=torch.float32).eval()
+    with torch.inference_mode():
+        ours = load_packed(tmp_path / "packed")(input_ids=TOKENS).logits
+        torch.testing.assert_close(stock(input_ids=TOKENS).logits, ours, rtol=1e-5, atol=1e-5)
+        # The trained model differs by the rounding to bf16 only.
+        difference = model(input_ids=TOKENS).logits - ours
+    assert difference.norm() < 0.02 * ours.norm()
 
 
 def test_config_is_family_b(exported: Path) -> None:
