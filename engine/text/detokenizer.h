@@ -2,7 +2,8 @@
 // may still become one are held back, bytes that cannot are emitted as U+FFFD.
 //
 // Concatenated, everything Append and Finish returned equals what decoding all tokens at once
-// gives. Thread contract: one per sequence, used by one thread at a time.
+// gives.
+// Thread contract: one per sequence, used by one thread at a time.
 #ifndef STERNA_ENGINE_TEXT_DETOKENIZER_H_
 #define STERNA_ENGINE_TEXT_DETOKENIZER_H_
 

@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
 #include "engine/text/jinja/environment.h"
 
 namespace sterna::jinja {
@@ -43,42 +42,6 @@ StatusOr<ExpressionPtr> FinishExpression(ExpressionPtr expression) {
     return LineError(expression->line, "an expression has too many operators within each other");
   }
   return expression;
-}
-
-bool TokenStream::SkipOperator(std::string_view op) {
-  if (!current().IsOperator(op)) return false;
-  Advance();
-  return true;
-}
-
-bool TokenStream::SkipName(std::string_view name) {
-  if (!current().IsName(name)) return false;
-  Advance();
-  return true;
-}
-
-Status TokenStream::ExpectOperator(std::string_view op) {
-  return SkipOperator(op) ? absl::OkStatus() : Unexpected(absl::StrCat("'", std::string(op), "'"));
-}
-
-Status TokenStream::ExpectName(std::string_view name) {
-  return SkipName(name) ? absl::OkStatus() : Unexpected(absl::StrCat("'", std::string(name), "'"));
-}
-
-StatusOr<std::string> TokenStream::TakeName() {
-  if (current().kind != Token::kName) return Unexpected("a name");
-  std::string name = current().text;
-  Advance();
-  return name;
-}
-
-Status TokenStream::Unexpected(const std::string& wanted) const {
-  const Token& token = current();
-  std::string found = "'" + token.text + "'";
-  if (token.kind == Token::kEnd) found = "the end of the template";
-  if (token.kind == Token::kText) found = "text";
-  if (token.kind == Token::kBlockEnd || token.kind == Token::kVariableEnd) found = "the tag's end";
-  return LineError(token.line, absl::StrCat("expected ", wanted, ", found ", found));
 }
 
 StatusOr<ExpressionPtr> ExpressionParser::ParseExpression(bool with_conditional) {

@@ -6,6 +6,7 @@
 
 #include "engine/text/jinja/expression_parser.h"
 #include "engine/text/jinja/lexer.h"
+#include "engine/text/jinja/token_stream.h"
 
 namespace sterna::jinja {
 namespace {
