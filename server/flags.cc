@@ -27,7 +27,7 @@ std::string Expected(const Flag& flag) {
     return flag.choices.empty() ? "text"
                                 : absl::StrCat("one of ", absl::StrJoin(flag.choices, ", "));
   }
-  const std::string kind = std::holds_alternative<int64_t*>(flag.value) ? "an integer" : "a number";
+  std::string kind = std::holds_alternative<int64_t*>(flag.value) ? "an integer" : "a number";
   const bool has_max = std::isfinite(flag.max);
   if (std::isfinite(flag.min) && has_max) {
     return absl::StrCat(kind, " from ", NumberText(flag.min), " to ", NumberText(flag.max));

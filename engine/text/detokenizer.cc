@@ -20,7 +20,7 @@ std::string IncrementalDetokenizer::Append(int32_t token) {
 }
 
 std::string IncrementalDetokenizer::Finish() {
-  const std::string text = ReplaceInvalidUtf8(held_);
+  std::string text = ReplaceInvalidUtf8(held_);
   held_.clear();
   return text;
 }

@@ -216,7 +216,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* StartGenerate(const GrpcCallReso
 
 grpc::Status EndCall(ModelService& service, grpc::CallbackServerContext& context,
                      std::string_view method, const Status& status) {
-  const grpc::Status result = ToGrpcStatus(status);
+  grpc::Status result = ToGrpcStatus(status);
   service.metrics().CountGrpcRequest(method, GrpcCodeName(result.error_code()));
   if (!status.ok()) {
     context.AddTrailingMetadata("sterna-error-label",

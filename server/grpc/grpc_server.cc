@@ -76,11 +76,12 @@ class InferenceService final : public v1::Inference::CallbackService {
   grpc::ServerUnaryReactor* Answer(grpc::CallbackServerContext* context, std::string_view method,
                                    std::function<Status()> work) {
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
-    const bool posted = resources_.workers->Post([this, context, reactor, method, work] {
-      const Status status = WithoutExceptions(work);
-      if (!status.ok()) resources_.service->CountRefused(status);
-      reactor->Finish(EndCall(*resources_.service, *context, method, status));
-    });
+    const bool posted =
+        resources_.workers->Post([this, context, reactor, method, work = std::move(work)] {
+          const Status status = WithoutExceptions(work);
+          if (!status.ok()) resources_.service->CountRefused(status);
+          reactor->Finish(EndCall(*resources_.service, *context, method, status));
+        });
     if (!posted) {
       const Status status =
           MakeError(ErrorLabel::kQueueFull, "too many requests wait to be read; try again later");

@@ -378,7 +378,8 @@ HttpReply ApiHandler::Detokenize(const HttpRequest& request, const std::string&)
 
 }  // namespace
 
-std::unique_ptr<HttpHandler> MakeApiHandler(ModelService* service, std::string cors_allow_origin) {
+std::unique_ptr<HttpHandler> MakeApiHandler(ModelService* service,
+                                            const std::string& cors_allow_origin) {
   return std::make_unique<ApiHandler>(service, cors_allow_origin);
 }
 

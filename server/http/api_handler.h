@@ -12,7 +12,8 @@ namespace sterna {
 
 // `service` must outlive the handler. `cors_allow_origin`: "*", a comma-separated list of origins,
 // or empty for none.
-std::unique_ptr<HttpHandler> MakeApiHandler(ModelService* service, std::string cors_allow_origin);
+std::unique_ptr<HttpHandler> MakeApiHandler(ModelService* service,
+                                            const std::string& cors_allow_origin);
 
 }  // namespace sterna
 

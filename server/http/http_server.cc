@@ -223,11 +223,10 @@ asio::awaitable<bool> Connection::AnswerReadError(error_code error) {
     code = 431;
     message = absl::StrCat("the head of the request is larger than ",
                            shared_->options.max_header_bytes, " bytes, the most allowed");
-  } else if (error == beast::error::timeout) {
-    co_return false;  // the stream has closed the socket
-  } else if (error.category() != http::make_error_code(http::error::bad_method).category() ||
+  } else if (error == beast::error::timeout ||
+             error.category() != http::make_error_code(http::error::bad_method).category() ||
              error == http::error::end_of_stream || error == http::error::partial_message) {
-    co_return false;  // the client is gone
+    co_return false;  // the client is gone, or the stream has closed the socket
   }
   shared_->handler->Count("other", "other", code);
   co_await SendWhole(shared_->handler->Error(code, message), false);

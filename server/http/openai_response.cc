@@ -117,7 +117,7 @@ Json UsageBody(const std::vector<Usage>& choices, int64_t choices_per_prompt) {
 }
 
 std::string TokenText(const Tokenizer& tokenizer, int32_t id) {
-  const std::string bytes = tokenizer.TokenBytes(id);
+  std::string bytes = tokenizer.TokenBytes(id);
   if (bytes.empty()) return tokenizer.IdToToken(id);
   if (FindInvalidUtf8(bytes) == std::string_view::npos) return bytes;
   std::string text = "bytes:";

@@ -19,7 +19,7 @@ class Interpreter {
   explicit Interpreter(int64_t now_unix_seconds) : runtime_(now_unix_seconds), eval_(&runtime_) {}
 
   StatusOr<std::string> Run(const Body& body,
-                            std::vector<std::pair<std::string, Value>> variables) {
+                            std::vector<std::pair<std::string, Value>>&& variables) {
     Scope globals, top;
     for (auto& [name, value] : GlobalFunctions()) globals.variables[name] = std::move(value);
     for (auto& [name, value] : variables) globals.variables[name] = std::move(value);

@@ -63,7 +63,7 @@ StatusOr<Value> Value::MakeSequence(SequenceKind kind, std::vector<Value> items,
       Sequence{kind, std::move(items), depth, weight, std::move(type_name)}));
 }
 
-StatusOr<Value> Value::MakeDict(std::vector<std::pair<Value, Value>> entries) {
+StatusOr<Value> Value::MakeDict(std::vector<std::pair<Value, Value>>&& entries) {
   auto dict = std::make_shared<Dict>();
   int depth = 1;
   size_t weight = 1;

@@ -75,7 +75,7 @@ class Value {
   }
   // Later entries replace earlier ones of an equal key, in the earlier one's place. InvalidArgument
   // for a key that Python cannot hash, or nested too deep.
-  static StatusOr<Value> MakeDict(std::vector<std::pair<Value, Value>> entries);
+  static StatusOr<Value> MakeDict(std::vector<std::pair<Value, Value>>&& entries);
   static Value FromNamespace(Namespace* value) { return Value(value); }
   static Value FromCallable(std::shared_ptr<const Callable> value) {
     return Value(std::move(value));
