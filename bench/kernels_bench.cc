@@ -135,10 +135,11 @@ void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int thr
 // Every token at the end of its own sequence of state.range(1) positions.
 void BenchAttention(::benchmark::State& state, const std::string& isa, int threads) {
   const int64_t tokens = state.range(0), context = state.range(1);
-  constexpr int64_t kHeads = 20, kKvHeads = 5, kHeadDim = 128;
+  const int64_t kv_heads = state.range(2), head_dim = state.range(3);
+  const int64_t heads = state.range(4);
   auto ops = MakeOps(isa, threads);
   const int64_t blocks = CeilDiv(context, kKvBlockTokens);
-  AlignedBuffer<float> k(tokens * blocks * kKvBlockTokens * kKvHeads * kHeadDim), v(k.size());
+  AlignedBuffer<float> k(tokens * blocks * kKvBlockTokens * kv_heads * head_dim), v(k.size());
   for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = static_cast<float>(i % 13) * 0.1f;
   std::vector<int32_t> positions(tokens, static_cast<int32_t>(context - 1)), sequence(tokens);
   std::vector<int32_t> tables(tokens * blocks);
@@ -147,24 +148,24 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
   for (size_t i = 0; i < tables.size(); ++i) {
     tables[i] = static_cast<int32_t>(i * 7919 % tables.size());
   }
-  AlignedBuffer<float> q(tokens * kHeads * kHeadDim), o(q.size());
+  AlignedBuffer<float> q(tokens * heads * head_dim), o(q.size());
   for (auto _ : state) {
-    ops->PagedAttention({.q = {.data = q.data(), .rows = tokens, .cols = kHeads * kHeadDim},
+    ops->PagedAttention({.q = {.data = q.data(), .rows = tokens, .cols = heads * head_dim},
                          .kv = {.k = k.data(),
                                 .v = v.data(),
                                 .num_blocks = tokens * blocks,
-                                .num_kv_heads = kKvHeads,
-                                .head_dim = kHeadDim},
+                                .num_kv_heads = kv_heads,
+                                .head_dim = head_dim},
                          .positions = positions,
                          .sequence = sequence,
                          .block_tables = {.data = tables.data(), .rows = tokens, .cols = blocks},
                          .scale = 0.088f,
-                         .o = {.data = o.data(), .rows = tokens, .cols = kHeads * kHeadDim}});
+                         .o = {.data = o.data(), .rows = tokens, .cols = heads * head_dim}});
     ::benchmark::DoNotOptimize(o.data());
   }
-  const auto read = static_cast<double>(2 * tokens * context * kKvHeads * kHeadDim);
+  const auto read = static_cast<double>(2 * tokens * context * kv_heads * head_dim);
   state.counters["GB"] = PerSecond(4e-9 * read);
-  state.counters["GOP"] = PerSecond(2e-9 * read * kHeads / kKvHeads);
+  state.counters["GOP"] = PerSecond(2e-9 * read * heads / kv_heads);
 }
 
 void BenchRmsNormQuantize(::benchmark::State& state, const std::string& isa, int threads) {
@@ -254,6 +255,7 @@ void RegisterLevel(const std::string& isa, int threads) {
   for (const Shape& s : {Shape{"TernaryLinear/2560x2560", 2560, 2560, 0},
                          Shape{"TernaryLinear/6912x2560", 6912, 2560, 0},
                          Shape{"TernaryLinear/2560x6912", 2560, 6912, 0},
+                         Shape{"TernaryLinear/768x256", 768, 256, 0},
                          Shape{"TernaryLinear/2560x2560/group128", 2560, 2560, 128}}) {
     auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
     for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
@@ -261,7 +263,15 @@ void RegisterLevel(const std::string& isa, int threads) {
   for (const int64_t tokens : {1, 8}) {
     add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16)->Arg(tokens);
   }
-  add("PagedAttention", BenchAttention)->Args({1, 1024})->Args({8, 1024})->Args({64, 256});
+  add("PagedAttention", BenchAttention)
+      ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
+      ->Args({1, 1024, 5, 128, 20})
+      ->Args({8, 1024, 5, 128, 20})
+      ->Args({64, 256, 5, 128, 20})
+      ->Args({1, 128, 5, 128, 20})
+      ->Args({1, 128, 5, 128, 5})
+      ->Args({1, 192, 2, 64, 4})
+      ->Args({16, 192, 2, 64, 4});
   add("RmsNormQuantize", BenchRmsNormQuantize)->Arg(1)->Arg(64);
   add("SiluGate", BenchGatedActivation, Activation::kSilu)->Arg(1)->Arg(64);
   add("ReluSquaredGate", BenchGatedActivation, Activation::kReluSquared)->Arg(1)->Arg(64);

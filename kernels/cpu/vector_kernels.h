@@ -307,54 +307,60 @@ struct VectorKernels {
     float total;
   };
 
-  // Takes positions begin .. end-1 of one block into `state` and `o`.
-  static void AttendBlock(const AttentionTask& task, const float* q, const float* k, const float* v,
-                          int64_t begin, int64_t end, Softmax& state, float* o) {
-    const int64_t hd = task.head_dim;
-    // All four scores of a row group, though some may not be attended: a block is whole in memory.
-    float scores[kKvBlockTokens];
-    for (int64_t j = begin / 4 * 4; j < end; j += 4) FourScores(q, k + j * hd, hd, scores + j);
-    float largest = state.largest;
-    for (int64_t j = begin; j < end; ++j) {
-      scores[j] *= task.scale;
-      if (scores[j] > largest) largest = scores[j];
+  // Takes one block into `state`. `scores` [kKvBlockTokens] holds q . k for positions begin ..
+  // end-1 and becomes their weights; returns the factor for what o holds so far.
+  static float Weigh(float* scores, float scale, int64_t begin, int64_t end, Softmax& state) {
+    for (int64_t j = 0; j < begin; ++j) scores[j] = -__builtin_inff();
+    for (int64_t j = end; j < kKvBlockTokens; ++j) scores[j] = -__builtin_inff();
+    const Reg factor = V::Set(scale);
+    Reg most = V::Set(state.largest);
+    for (int64_t j = 0; j < kKvBlockTokens; j += kLanes) {
+      most = V::Max(V::Mul(V::Load(scores + j), factor), most);
     }
-    float weights[kKvBlockTokens];
-    for (int64_t j = begin; j < end; j += kLanes) {
-      const Reg x = LoadUpTo(scores + j, end - j);
-      StoreUpTo(weights + j, end - j, Exp(V::Sub(x, V::Set(largest))));
+    const Reg largest = V::Set(V::Largest(most));
+    Reg sum = V::Zero();
+    for (int64_t j = 0; j < kKvBlockTokens; j += kLanes) {
+      const Reg weight = Exp(V::Sub(V::Mul(V::Load(scores + j), factor), largest));
+      V::Store(scores + j, weight);
+      sum = V::Add(sum, weight);
     }
-    float keep = 1.0f;
-    if (largest != state.largest) {
-      keep = V::Largest(Exp(V::Set(state.largest - largest)));
-      state.largest = largest;
-    }
-    state.total *= keep;
-    for (int64_t j = begin; j < end; ++j) state.total += weights[j];
-    AddValues(v, weights, begin, end, keep, hd, o);
+    const float keep = V::Largest(Exp(V::Sub(V::Set(state.largest), largest)));
+    state.largest = V::Largest(largest);
+    state.total = state.total * keep + V::Sum(sum);
+    return keep;
   }
 
-  // Blocks in order of position. The heads of the group take turns at a block while it is in the
-  // first-level cache.
+  // Blocks in order of position. The heads of the group take turns at each part of a block: K and V
+  // are in the first-level cache for all but the first, and heads do not wait for one another.
   static void Attention(const AttentionTask& task) {
     constexpr int kHeadTile = 16;
     const int64_t hd = task.head_dim;
     for (int64_t head = 0; head < task.heads; head += kHeadTile) {
       const int64_t heads = task.heads - head < kHeadTile ? task.heads - head : kHeadTile;
-      Softmax state[kHeadTile];
+      const float* q = task.q + head * hd;
       float* o = task.o + head * hd;
+      Softmax state[kHeadTile];
+      float weights[kHeadTile][kKvBlockTokens];
       for (int64_t i = 0; i < heads * hd; ++i) o[i] = 0.0f;
       for (int64_t h = 0; h < heads; ++h) state[h] = {-__builtin_inff(), 0.0f};
-      for (int64_t block = task.first / kKvBlockTokens; block <= task.last / kKvBlockTokens;
-           ++block) {
+      const int64_t last_block = task.last / kKvBlockTokens;
+      for (int64_t block = task.first / kKvBlockTokens; block <= last_block; ++block) {
         const int64_t offset = task.block_table[block] * task.block_stride;
         const int64_t start = block * kKvBlockTokens;
         const int64_t begin = task.first > start ? task.first - start : 0;
-        const int64_t end =
-            task.last - start + 1 < kKvBlockTokens ? task.last - start + 1 : kKvBlockTokens;
+        const int64_t end = block < last_block ? kKvBlockTokens : task.last - start + 1;
+        // Four scores at once, though some may not be attended: a block is whole in memory.
         for (int64_t h = 0; h < heads; ++h) {
-          AttendBlock(task, task.q + (head + h) * hd, task.k + offset, task.v + offset, begin, end,
-                      state[h], o + h * hd);
+          for (int64_t j = begin / 4 * 4; j < end; j += 4) {
+            FourScores(q + h * hd, task.k + offset + j * hd, hd, weights[h] + j);
+          }
+        }
+        float keep[kHeadTile];
+        for (int64_t h = 0; h < heads; ++h) {
+          keep[h] = Weigh(weights[h], task.scale, begin, end, state[h]);
+        }
+        for (int64_t h = 0; h < heads; ++h) {
+          AddValues(task.v + offset, weights[h], begin, end, keep[h], hd, o + h * hd);
         }
       }
       for (int64_t h = 0; h < heads; ++h) {

@@ -145,8 +145,12 @@ TEST(EveryTokenizerTest, RefusesInvalidUtf8AndBoundsIds) {
     }
     for (int32_t id = 0; id < tokenizer->vocab_size(); ++id) {
       const std::string token = tokenizer->IdToToken(id);
-      if (!token.empty()) ASSERT_EQ(tokenizer->TokenToId(token), id) << token;
-      if (tokenizer->IsSpecial(id)) ASSERT_EQ(tokenizer->TokenBytes(id), "");
+      if (!token.empty()) {
+        ASSERT_EQ(tokenizer->TokenToId(token), id) << token;
+      }
+      if (tokenizer->IsSpecial(id)) {
+        ASSERT_EQ(tokenizer->TokenBytes(id), "");
+      }
     }
   }
 }
