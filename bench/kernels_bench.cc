@@ -17,6 +17,7 @@
 #include <random>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -133,14 +134,17 @@ void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int thr
 }
 
 // Every token at the end of its own sequence of state.range(1) positions.
-void BenchAttention(::benchmark::State& state, const std::string& isa, int threads) {
+void BenchAttention(::benchmark::State& state, const std::string& isa, int threads, KvType type) {
   const int64_t tokens = state.range(0), context = state.range(1);
   const int64_t kv_heads = state.range(2), head_dim = state.range(3);
   const int64_t heads = state.range(4);
   auto ops = MakeOps(isa, threads);
   const int64_t blocks = CeilDiv(context, kKvBlockTokens);
-  AlignedBuffer<float> k(tokens * blocks * kKvBlockTokens * kv_heads * head_dim), v(k.size());
-  for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = static_cast<float>(i % 13) * 0.1f;
+  const int64_t elements = tokens * blocks * kKvBlockTokens * kv_heads * head_dim;
+  const int64_t element_bytes = KvView<float>::ElementBytes(type);
+  // The arithmetic does not depend on the values: tiny ones, whatever the type.
+  AlignedBuffer<uint8_t> k(elements * element_bytes), v(k.size());
+  for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = 1 + i % 13;
   std::vector<int32_t> positions(tokens, static_cast<int32_t>(context - 1)), sequence(tokens);
   std::vector<int32_t> tables(tokens * blocks);
   for (size_t i = 0; i < sequence.size(); ++i) sequence[i] = static_cast<int32_t>(i);
@@ -151,7 +155,8 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
   AlignedBuffer<float> q(tokens * heads * head_dim), o(q.size());
   for (auto _ : state) {
     ops->PagedAttention({.q = {.data = q.data(), .rows = tokens, .cols = heads * head_dim},
-                         .kv = {.k = k.data(),
+                         .kv = {.type = type,
+                                .k = k.data(),
                                 .v = v.data(),
                                 .num_blocks = tokens * blocks,
                                 .num_kv_heads = kv_heads,
@@ -164,7 +169,7 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
     ::benchmark::DoNotOptimize(o.data());
   }
   const auto read = static_cast<double>(2 * tokens * context * kv_heads * head_dim);
-  state.counters["GB"] = PerSecond(4e-9 * read);
+  state.counters["GB"] = PerSecond(1e-9 * read * static_cast<double>(element_bytes));
   state.counters["GOP"] = PerSecond(2e-9 * read * heads / kv_heads);
 }
 
@@ -263,15 +268,16 @@ void RegisterLevel(const std::string& isa, int threads) {
   for (const int64_t tokens : {1, 8}) {
     add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16)->Arg(tokens);
   }
-  add("PagedAttention", BenchAttention)
-      ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
-      ->Args({1, 1024, 5, 128, 20})
-      ->Args({8, 1024, 5, 128, 20})
-      ->Args({64, 256, 5, 128, 20})
-      ->Args({1, 128, 5, 128, 20})
-      ->Args({1, 128, 5, 128, 5})
-      ->Args({1, 192, 2, 64, 4})
-      ->Args({16, 192, 2, 64, 4});
+  for (const auto& [name, type] : {std::pair("PagedAttention/f32", KvType::kFull),
+                                   std::pair("PagedAttention/f16", KvType::kF16)}) {
+    add(name, BenchAttention, type)
+        ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
+        ->Args({1, 1024, 5, 128, 20})
+        ->Args({8, 1024, 5, 128, 20})
+        ->Args({64, 256, 5, 128, 20})
+        ->Args({1, 192, 2, 64, 4})
+        ->Args({16, 192, 2, 64, 4});
+  }
   add("RmsNormQuantize", BenchRmsNormQuantize)->Arg(1)->Arg(64);
   add("SiluGate", BenchGatedActivation, Activation::kSilu)->Arg(1)->Arg(64);
   add("ReluSquaredGate", BenchGatedActivation, Activation::kReluSquared)->Arg(1)->Arg(64);

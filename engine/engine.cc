@@ -86,12 +86,12 @@ class EngineImpl final : public Engine {
         listener_(listener),
         clock_(clock),
         pool_(options.num_kv_blocks),
-        cache_(model->config(), options.num_kv_blocks),
+        cache_(model->config(), options.kv_type, options.num_kv_blocks),
         scheduler_({.max_step_tokens = options.max_step_tokens,
                     .max_chunk_tokens = options.max_chunk_tokens,
                     .max_sequences = options.max_sequences},
                    &pool_),
-        ledger_(meter, clock, model->energy_costs()),
+        ledger_(meter, clock, model->energy_costs(options.kv_type)),
         max_context_tokens_(MaxContext(options, model->config())),
         thread_([this] { Main(); }) {}
 

@@ -28,6 +28,7 @@ struct EngineOptions {
   int64_t max_sequences = 64;      // running at once
   int64_t max_queue = 256;         // waiting at once; more are refused
   int64_t num_kv_blocks = 0;       // of kKvBlockTokens tokens each; >= 1
+  KvType kv_type = KvType::kF16;   // what the cache stores
   int64_t max_context_tokens = 0;  // prompt + output of one request; 0: the model's own limit
   bool check_integrity = false;    // CheckIntegrity after every step, not only when idle (tests)
 };

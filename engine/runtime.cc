@@ -62,7 +62,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .parameters = weights.num_parameters(),
            .ternary_bytes = weights.ternary_bytes(),
            .dense_bytes = weights.dense_bytes(),
-           .kv_cache_bytes = options.num_kv_blocks * KvCache<float>::BytesPerBlock(config),
+           .kv_cache_bytes =
+               options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
            .num_kv_blocks = options.num_kv_blocks,
            .max_context_tokens = engine_->max_context_tokens(),
            .vocab_size = config.vocab_size,
@@ -71,7 +72,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
 
 // As many blocks as the budget holds, but no more than could ever be used at once.
 StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const ModelConfig& config) {
-  const int64_t block_bytes = KvCache<float>::BytesPerBlock(config);
+  const int64_t block_bytes = KvCache<float>::BytesPerBlock(config, options.engine.kv_type);
   const int64_t affordable = (options.kv_cache_mib << 20) / block_bytes;
   if (affordable < 1) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -54,13 +54,24 @@ struct QuantizedMat {
 // A slot names one token's place: slot = block * kKvBlockTokens + offset in the block.
 inline constexpr int64_t kKvBlockTokens = 16;
 
+// How K and V are stored.
+enum class KvType {
+  kFull,  // as the ops compute, F
+  kF16,   // rounded to half precision (half_float.h): half the memory and traffic of f32
+};
+
 template <typename F>
 struct KvView {
-  F* k = nullptr;
-  F* v = nullptr;
+  KvType type = KvType::kFull;
+  void* k = nullptr;
+  void* v = nullptr;
   int64_t num_blocks = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
+
+  static constexpr int64_t ElementBytes(KvType type) {
+    return type == KvType::kFull ? static_cast<int64_t>(sizeof(F)) : 2;
+  }
 
   // Element offset of the vector of `head` at `slot`.
   int64_t Offset(int64_t slot, int64_t head) const {

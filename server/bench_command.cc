@@ -33,6 +33,7 @@ struct BenchConfig {
   int64_t repetitions = 3;
   int64_t threads = 0;
   std::string cpu_isa = "auto";
+  std::string kv_cache_dtype = "f16";
   int64_t seed = 0;
   std::string json;
 };
@@ -77,7 +78,7 @@ class Bench {
         options_(options),
         ops_(ops),
         pool_(most_sequences * BlockTable::BlocksFor(most_tokens)),
-        cache_(config, pool_.num_blocks()),
+        cache_(config, KvTypeOf(options.kv_cache_dtype), pool_.num_blocks()),
         model_(&config, &weights, &ops, kMaxStepTokens, most_sequences) {}
 
   Status Measure(Case& c) {
@@ -180,6 +181,7 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
           {"device", device},
           {"ternary_bytes", weights.ternary_bytes()},
           {"head_bytes", weights.head.bytes()},
+          {"kv_cache_dtype", config.kv_cache_dtype},
           {"context_tokens", config.context_tokens},
           {"decode_tokens", config.decode_tokens},
           {"version", STERNA_VERSION},
@@ -247,6 +249,7 @@ std::vector<Flag> BenchFlags(BenchConfig& config) {
       {.name = "cpu-isa",
        .value = &config.cpu_isa,
        .help = "Instruction set: auto for the best this machine has, or a lower one by name."},
+      KvCacheDtypeFlag(config.kv_cache_dtype),
       {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},
       {.name = "json", .value = &config.json, .help = "File to write the results to as JSON."},
   };
@@ -284,11 +287,12 @@ Status RunBench(const BenchConfig& config) {
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
   }
-  std::printf("%s on %s: ternary weights %.1f MB, head %.1f MB (%s)\n",
+  std::printf("%s on %s: ternary weights %.1f MB, head %.1f MB (%s), K/V %s\n",
               config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
               static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
               static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
-              checkpoint.weights.head.type == DenseType::kBf16 ? "bf16" : "f32");
+              checkpoint.weights.head.type == DenseType::kBf16 ? "bf16" : "f32",
+              config.kv_cache_dtype.c_str());
   PrintTable(cases, checkpoint.weights);
   if (config.json.empty()) return absl::OkStatus();
   std::ofstream file(config.json);

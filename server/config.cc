@@ -9,6 +9,15 @@ namespace sterna {
 
 namespace fs = std::filesystem;
 
+Flag KvCacheDtypeFlag(std::string& dtype) {
+  return {.name = "kv-cache-dtype",
+          .value = &dtype,
+          .help = "How keys and values are stored; f32 takes twice the memory of f16.",
+          .choices = {"f16", "f32"}};
+}
+
+KvType KvTypeOf(const std::string& dtype) { return dtype == "f16" ? KvType::kF16 : KvType::kFull; }
+
 std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   return {
       {.name = "model",
@@ -32,6 +41,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
            "is not taken.",
        .min = 1,
        .max = 1 << 24},
+      KvCacheDtypeFlag(c.kv_cache_dtype),
       {.name = "max-context",
        .value = &c.max_context,
        .help = "Most tokens of prompt and output of one request; 0: the model's own limit.",
@@ -208,6 +218,7 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
                  .max_sequences = c.max_sequences,
                  .max_queue = c.max_queue,
                  .num_kv_blocks = 0,
+                 .kv_type = KvTypeOf(c.kv_cache_dtype),
                  .max_context_tokens = c.max_context},
       .kv_cache_mib = c.kv_cache_mib,
   };

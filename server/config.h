@@ -21,6 +21,7 @@ struct RuntimeConfig {
   int64_t threads = 0;
   std::string cpu_isa = "auto";
   int64_t kv_cache_mib = 1024;
+  std::string kv_cache_dtype = "f16";
   int64_t max_context = 0;
   int64_t max_step_tokens = 512;
   int64_t max_chunk_tokens = 512;
@@ -56,6 +57,10 @@ std::vector<Flag> ServerFlags(ServerConfig& config);
 // and the served name. InvalidArgument naming the flag.
 Status ResolveModel(RuntimeConfig& config);
 StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
+
+// A flag that more commands than those have; its value is one of its choices.
+Flag KvCacheDtypeFlag(std::string& dtype);
+KvType KvTypeOf(const std::string& dtype);
 
 // In the engine's terms.
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& config);

@@ -32,7 +32,7 @@ std::vector<Flag> EvalFlags(EvalConfig& c) {
   std::vector<Flag> flags;
   for (const Flag& flag : RuntimeFlags(c)) {
     if (flag.name == "model" || flag.name == "threads" || flag.name == "cpu-isa" ||
-        flag.name == "max-step-tokens") {
+        flag.name == "max-step-tokens" || flag.name == "kv-cache-dtype") {
       flags.push_back(flag);
     }
   }
@@ -55,12 +55,13 @@ struct EvalResult {
 // One sequence at a time over blocks 0, 1, 2, ...; every token's logits are looked at.
 class Evaluator {
  public:
-  Evaluator(const Checkpoint& checkpoint, Ops<float>* ops, int64_t context, int64_t step_tokens)
+  Evaluator(const Checkpoint& checkpoint, Ops<float>* ops, KvType kv_type, int64_t context,
+            int64_t step_tokens)
       : context_(context),
         step_tokens_(std::min(step_tokens, context)),
         num_blocks_(BlockTable::BlocksFor(context)),
         model_(&checkpoint.config, &checkpoint.weights, ops, step_tokens_, step_tokens_),
-        cache_(checkpoint.config, num_blocks_) {}
+        cache_(checkpoint.config, kv_type, num_blocks_) {}
 
   Status AddWindow(const std::vector<int32_t>& tokens, EvalResult* result);
 
@@ -135,7 +136,8 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   }
   const std::optional<int32_t> bos = tokenizer->bos_id();
   const int64_t per_window = config.context - (bos.has_value() ? 1 : 0);
-  Evaluator evaluator(checkpoint, ops.get(), config.context, config.max_step_tokens);
+  Evaluator evaluator(checkpoint, ops.get(), KvTypeOf(config.kv_cache_dtype), config.context,
+                      config.max_step_tokens);
   EvalResult result;
   for (size_t begin = 0; begin < ids.size(); begin += per_window) {
     std::vector<int32_t> window;

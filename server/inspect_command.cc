@@ -27,7 +27,7 @@ Json OrNull(const std::optional<T>& value) {
   return value.has_value() ? Json(*value) : Json(nullptr);
 }
 
-Json Describe(const std::string& model_dir, const Runtime& runtime,
+Json Describe(const RuntimeConfig& config, const Runtime& runtime,
               const GenerationDefaults& defaults) {
   const ModelConfig& c = runtime.config();
   const ModelInfo& info = runtime.info();
@@ -37,7 +37,7 @@ Json Describe(const std::string& model_dir, const Runtime& runtime,
     eos.push_back({{"id", id}, {"token", tokenizer.IdToToken(id)}});
   }
   return {
-      {"model", model_dir},
+      {"model", config.model},
       {"family", info.family},
       {"architecture", info.architecture},
       {"parameters", info.parameters},
@@ -55,6 +55,7 @@ Json Describe(const std::string& model_dir, const Runtime& runtime,
       {"memory",
        {{"ternary_bytes", info.ternary_bytes},
         {"dense_bytes", info.dense_bytes},
+        {"kv_cache_dtype", config.kv_cache_dtype},
         {"kv_cache_bytes", info.kv_cache_bytes},
         {"kv_blocks", info.num_kv_blocks},
         {"max_context_tokens", info.max_context_tokens}}},
@@ -99,7 +100,7 @@ int RunInspect(std::span<const std::string> args) {
   const StatusOr<std::unique_ptr<Runtime>> runtime =
       Runtime::Create(ToRuntimeOptions(config), nullptr, &Clock::Steady());
   if (!runtime.ok()) return Failure(runtime.status());
-  const Json description = Describe(config.model, **runtime, *defaults);
+  const Json description = Describe(config, **runtime, *defaults);
   std::string text;
   if (config.json) {
     text = description.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";

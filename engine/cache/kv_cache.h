@@ -6,6 +6,7 @@
 #ifndef STERNA_ENGINE_CACHE_KV_CACHE_H_
 #define STERNA_ENGINE_CACHE_KV_CACHE_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <utility>
 
@@ -18,35 +19,38 @@ namespace sterna {
 template <typename F>
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, int64_t num_blocks)
-      : num_blocks_(num_blocks),
+  KvCache(const ModelConfig& config, KvType type, int64_t num_blocks)
+      : type_(type),
+        num_blocks_(num_blocks),
         num_kv_heads_(config.num_kv_heads),
         head_dim_(config.head_dim),
-        elements_per_half_(num_blocks * config.num_kv_heads * kKvBlockTokens * config.head_dim),
-        memory_(config.num_layers * 2 * elements_per_half_) {}
+        half_bytes_(BytesPerBlock(config, type) / config.num_layers / 2 * num_blocks),
+        memory_(config.num_layers * 2 * half_bytes_) {}
 
   int64_t num_blocks() const { return num_blocks_; }
   KvView<F> Layer(int64_t layer) {
-    F* k = memory_.data() + layer * 2 * elements_per_half_;
-    return {.k = k,
-            .v = k + elements_per_half_,
+    std::byte* k = memory_.data() + layer * 2 * half_bytes_;
+    return {.type = type_,
+            .k = k,
+            .v = k + half_bytes_,
             .num_blocks = num_blocks_,
             .num_kv_heads = num_kv_heads_,
             .head_dim = head_dim_};
   }
 
   // Bytes that one block takes over all layers.
-  static int64_t BytesPerBlock(const ModelConfig& config) {
+  static int64_t BytesPerBlock(const ModelConfig& config, KvType type) {
     return config.num_layers * 2 * config.num_kv_heads * kKvBlockTokens * config.head_dim *
-           static_cast<int64_t>(sizeof(F));
+           KvView<F>::ElementBytes(type);
   }
 
  private:
+  KvType type_;
   int64_t num_blocks_;
   int64_t num_kv_heads_;
   int64_t head_dim_;
-  int64_t elements_per_half_;
-  AlignedBuffer<F> memory_;
+  int64_t half_bytes_;  // K, or V, of one layer
+  AlignedBuffer<std::byte> memory_;
 };
 
 }  // namespace sterna

@@ -17,22 +17,13 @@
 #include "engine/model/json_text.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weights.h"
+#include "kernels/half_float.h"
 
 namespace sterna {
 namespace {
 
 constexpr int kMaxLoadThreads = 8;
 constexpr int64_t kRowsPerByte = 4;  // of the packed form
-
-float F16ToFloat(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-  const uint32_t exponent = half >> 10 & 31;
-  const uint32_t mantissa = half & 1023;
-  if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | mantissa << 13);
-  if (exponent != 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-  const float magnitude = std::ldexp(static_cast<float>(mantissa), -24);
-  return sign != 0 ? -magnitude : magnitude;
-}
 
 bool IsFloat(TensorType type) {
   return type == TensorType::kBf16 || type == TensorType::kF16 || type == TensorType::kF32;
@@ -52,7 +43,7 @@ void ReadFloats(const TensorView& view, int64_t first, std::span<float> out) {
     std::memcpy(&bits, source + 2 * i, sizeof(bits));
     out[i] = view.type == TensorType::kBf16
                  ? std::bit_cast<float>(static_cast<uint32_t>(bits) << 16)
-                 : F16ToFloat(bits);
+                 : HalfToFloat(bits);
   }
 }
 

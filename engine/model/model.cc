@@ -179,7 +179,7 @@ int64_t Model<F>::workspace_bytes() const {
 }
 
 template <typename F>
-EnergyCostModel Model<F>::energy_costs() const {
+EnergyCostModel Model<F>::energy_costs(KvType kv_type) const {
   const double head_elements = static_cast<double>(weights_->head.rows * weights_->head.cols);
   double ternary_elements = 0;
   for (const LayerWeights& layer : weights_->layers) {
@@ -191,7 +191,7 @@ EnergyCostModel Model<F>::energy_costs() const {
   return {.weight_bytes = static_cast<double>(weights_->ternary_bytes() + weights_->head.bytes()),
           .macs_per_token = ternary_elements + head_elements,
           .kv_bytes_per_context_token =
-              static_cast<double>(KvCache<F>::BytesPerBlock(*config_)) / kKvBlockTokens};
+              static_cast<double>(KvCache<F>::BytesPerBlock(*config_, kv_type)) / kKvBlockTokens};
 }
 
 template class Model<float>;

@@ -43,7 +43,7 @@ class Model {
   int64_t max_logit_rows() const { return max_logit_rows_; }
   // Bytes of the work buffers.
   int64_t workspace_bytes() const;
-  EnergyCostModel energy_costs() const;
+  EnergyCostModel energy_costs(KvType kv_type) const;
 
  private:
   // A matrix whose first rows are used by a step of fewer tokens than it has room for.

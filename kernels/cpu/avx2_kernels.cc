@@ -38,6 +38,22 @@ struct Avx2Vector {
     for (int64_t i = 0; i < n; ++i) bits[i] = p[i];
     return LoadBf16(bits);
   }
+  static Reg LoadF16(const F16* p) {
+    return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  }
+  static Reg LoadF16N(const F16* p, int64_t n) {
+    F16 halves[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) halves[i] = p[i];
+    return LoadF16(halves);
+  }
+  static void StoreF16N(F16* p, int64_t n, Reg x) {
+    const __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    if (n == kLanes) {
+      _mm_storeu_si128(reinterpret_cast<__m128i*>(p), halves);
+    } else {
+      std::memcpy(p, &halves, static_cast<size_t>(n) * sizeof(F16));
+    }
+  }
 
   static Reg Keep(Reg x) {
     asm("" : "+x"(x));

@@ -34,6 +34,16 @@ struct Avx512Vector {
   static Reg LoadBf16N(const uint16_t* p, int64_t n) {
     return Widen(_mm256_maskz_loadu_epi16(First(n), p));
   }
+  static Reg LoadF16(const F16* p) {
+    return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+  }
+  static Reg LoadF16N(const F16* p, int64_t n) {
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
+  }
+  static void StoreF16N(F16* p, int64_t n, Reg x) {
+    const __m256i halves = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    _mm256_mask_storeu_epi16(p, First(n), halves);
+  }
 
   static Reg Keep(Reg x) {
     asm("" : "+v"(x));

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 
@@ -182,6 +183,13 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
   STERNA_CHECK(p.k_norm.empty() || std::ssize(p.k_norm) == hd);
   STERNA_CHECK(p.k.rows == p.q.rows && p.v.rows == p.q.rows && p.cos.rows == p.q.rows &&
                p.sin.rows == p.q.rows && std::ssize(p.slots) == p.q.rows);
+  const auto store = [&](const float* x, void* data, int64_t offset) {
+    if (p.kv.type == KvType::kF16) {
+      kernels_.narrow_f16(x, hd, static_cast<F16*>(data) + offset);
+    } else {
+      std::copy_n(x, hd, static_cast<float*>(data) + offset);
+    }
+  };
   ForRuns(p.q.rows, (p.q.cols + 2 * p.k.cols) / kFloatsPerNanosecond,
           [&](int64_t first, int64_t count) {
             for (int64_t t = first; t < first + count; ++t) {
@@ -195,8 +203,8 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
               for (int64_t h = 0; h < kv_heads; ++h) {
                 float* k = p.k.row(t) + h * hd;
                 Rotate(kernels_, k, p.k_norm, p.norm_eps, cos, sin, hd);
-                std::copy_n(k, hd, p.kv.k + p.kv.Offset(slot, h));
-                std::copy_n(p.v.row(t) + h * hd, hd, p.kv.v + p.kv.Offset(slot, h));
+                store(k, p.kv.k, p.kv.Offset(slot, h));
+                store(p.v.row(t) + h * hd, p.kv.v, p.kv.Offset(slot, h));
               }
             }
           });
@@ -214,6 +222,10 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
     STERNA_CHECK(position >= 0 && position / kKvBlockTokens < p.block_tables.cols);
     attended += position + 1;
   }
+  const auto head_of = [&p](const void* data, int64_t kv_head) -> const void* {
+    return static_cast<const std::byte*>(data) +
+           p.kv.Offset(0, kv_head) * KvView<float>::ElementBytes(p.kv.type);
+  };
   const int64_t items = p.q.rows * kv_heads;
   const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2;
   ForRuns(items, cost / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
@@ -225,8 +237,9 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
           .q = p.q.row(t) + kv_head * group * hd,
           .heads = group,
           .head_dim = hd,
-          .k = p.kv.k + p.kv.Offset(0, kv_head),
-          .v = p.kv.v + p.kv.Offset(0, kv_head),
+          .k = head_of(p.kv.k, kv_head),
+          .v = head_of(p.kv.v, kv_head),
+          .f16 = p.kv.type == KvType::kF16,
           .block_stride = p.kv.Offset(kKvBlockTokens, 0),
           .block_table = p.block_tables.row(p.sequence[t]),
           .first = p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0,

@@ -21,6 +21,11 @@ namespace sterna::cpu {
 // Tokens that share one unpacking of a ternary block, or one reading of a dense row.
 inline constexpr int kTokenTile = 8;
 
+// A half-precision number as it is stored (half_float.h), apart from bf16's uint16_t.
+struct F16 {
+  uint16_t bits;
+};
+
 // One TernaryLinear call; see TernaryLinearParams and ternary_format.h.
 struct TernaryTask {
   const uint8_t* packed;
@@ -66,8 +71,9 @@ struct AttentionTask {
   const float* q;  // [heads, head_dim]
   int64_t heads;
   int64_t head_dim;
-  const float* k;  // of the key/value head in physical block 0
-  const float* v;
+  const void* k;  // of the key/value head in physical block 0
+  const void* v;
+  bool f16;                    // K and V; else f32
   int64_t block_stride;        // elements from a physical block to the next
   const int32_t* block_table;  // physical block of each logical block
   int64_t first;               // positions attended: first .. last
@@ -84,6 +90,8 @@ struct CpuKernels {
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
   // y[n] = bf16 x[n].
   void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
+  // y[n] = x[n], rounded as FloatToHalf does.
+  void (*narrow_f16)(const float* x, int64_t n, F16* y);
   // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.
   void (*rms_norm)(const float* x, const float* weight, float eps, int64_t n, float* y);
   // `weight` [out.cols], or null to quantise x as it is.

@@ -4,6 +4,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/vector_kernels.h"
+#include "kernels/half_float.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna::cpu {
@@ -35,6 +36,15 @@ struct PortableVector {
     return x;
   }
   static Reg LoadBf16(const uint16_t* p) { return LoadBf16N(p, kLanes); }
+  static Reg LoadF16N(const F16* p, int64_t n) {
+    Reg x = Zero();
+    for (int64_t i = 0; i < n; ++i) x[i] = HalfToFloat(p[i].bits);
+    return x;
+  }
+  static Reg LoadF16(const F16* p) { return LoadF16N(p, kLanes); }
+  static void StoreF16N(F16* p, int64_t n, Reg x) {
+    for (int64_t i = 0; i < n; ++i) p[i].bits = FloatToHalf(x[i]);
+  }
 
   static Reg Keep(Reg x) { return x; }
   static Reg Add(Reg a, Reg b) { return a + b; }

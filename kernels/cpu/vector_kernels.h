@@ -18,6 +18,7 @@ namespace sterna::cpu {
 namespace {
 
 constexpr float kMinAbsmax = 1e-5f;
+constexpr float kHighestHalf = 65504.0f;
 constexpr float kLog2E = 1.44269504f;
 // ln 2 in two parts, the first with few enough bits that n * kLn2High is exact for |n| < 256.
 constexpr float kLn2High = 0.693359375f;
@@ -27,15 +28,14 @@ constexpr float kExpLowest = -87.0f;
 constexpr float kExpHighest = 88.0f;
 
 // What V must provide, all static (Reg: a register of kLanes floats, IntReg: of int32):
-//   Zero, Set(float), Load, LoadN(p, n) with zeros past n, Store, StoreN, LoadBf16, LoadBf16N
-//   Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max and Min (the second operand where either is
-//   NaN), Abs, Sum and Largest over lanes
-//   Round (half to even), TimesPow2(x, n) = x * 2^n, SelectLess(a, b, x, y) = a < b ? x : y,
-//   SelectEqual
-//   IntZero, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum; IntSum
-//   Keep(x): x, in a register; else the compiler reads memory anew at every use
-//   Sum4(a, b, c, d, out): the sums over lanes of four registers, in out[0 .. 3]
-//   kDenseRegs: accumulators DenseLinear may keep in registers
+//   Zero, Set(float), Load, LoadN(p, n) with zeros past n, Store, StoreN, LoadBf16, LoadBf16N,
+//   LoadF16, LoadF16N, StoreF16N(p, n, x), rounding half to even what is no larger than a half can
+//   be Add, Sub, Mul, Div, Fma(a, b, c) = a * b + c, Max and Min (the second operand where either
+//   is NaN), Abs, Sum and Largest over lanes Round (half to even), TimesPow2(x, n) = x * 2^n,
+//   SelectLess(a, b, x, y) = a < b ? x : y, SelectEqual IntZero, QuantizeN(x, n, q, sum): stores n
+//   lanes rounded to int8, adds them to sum; IntSum Keep(x): x, in a register; else the compiler
+//   reads memory anew at every use Sum4(a, b, c, d, out): the sums over lanes of four registers, in
+//   out[0 .. 3] kDenseRegs: accumulators DenseLinear may keep in registers
 template <typename V>
 struct VectorKernels {
   using Reg = typename V::Reg;
@@ -168,13 +168,26 @@ struct VectorKernels {
 
   static void WidenBf16(const uint16_t* x, int64_t n, float* y) {
     for (int64_t i = 0; i < n; i += kLanes) {
-      StoreUpTo(y + i, n - i, LoadDense(x + i, n - i));
+      StoreUpTo(y + i, n - i, LoadWide(x + i, n - i));
     }
   }
 
-  static Reg LoadDense(const float* p, int64_t n) { return LoadUpTo(p, n); }
-  static Reg LoadDense(const uint16_t* p, int64_t n) {
+  static void NarrowF16(const float* x, int64_t n, F16* y) {
+    const Reg highest = V::Set(kHighestHalf), lowest = V::Set(-kHighestHalf);
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const int64_t count = n - i < kLanes ? n - i : kLanes;
+      // In this order NaN stays.
+      V::StoreF16N(y + i, count, V::Max(lowest, V::Min(highest, LoadUpTo(x + i, count))));
+    }
+  }
+
+  // The first n of kLanes values, whatever they are stored as; zeros past them.
+  static Reg LoadWide(const float* p, int64_t n) { return LoadUpTo(p, n); }
+  static Reg LoadWide(const uint16_t* p, int64_t n) {
     return n >= kLanes ? V::LoadBf16(p) : V::LoadBf16N(p, n);
+  }
+  static Reg LoadWide(const F16* p, int64_t n) {
+    return n >= kLanes ? V::LoadF16(p) : V::LoadF16N(p, n);
   }
 
   // kRows x kTokens dot products. Each has one accumulator, so that its sum is the same in every
@@ -201,12 +214,12 @@ struct VectorKernels {
     };
     int64_t i = 0;
     for (; i + kLanes <= cols; i += kLanes) {
-      step([](const W* p) { return LoadDense(p, kLanes); },
+      step([](const W* p) { return LoadWide(p, kLanes); },
            [](const float* p) { return V::Load(p); }, i);
     }
     const int64_t rest = cols - i;
     if (rest > 0) {
-      step([=](const W* p) { return LoadDense(p, rest); },
+      step([=](const W* p) { return LoadWide(p, rest); },
            [=](const float* p) { return V::LoadN(p, rest); }, i);
     }
     for (int r = 0; r < kRows; ++r) {
@@ -248,29 +261,31 @@ struct VectorKernels {
   }
 
   // scores[j] = q . k[j] for four neighbouring rows of k.
-  static void FourScores(const float* q, const float* k, int64_t hd, float* scores) {
+  template <typename E>
+  static void FourScores(const float* q, const E* k, int64_t hd, float* scores) {
     Reg a = V::Zero(), b = V::Zero(), c = V::Zero(), d = V::Zero();
     int64_t i = 0;
     for (; i + kLanes <= hd; i += kLanes) {
       const Reg x = V::Load(q + i);
-      a = V::Fma(x, V::Load(k + i), a);
-      b = V::Fma(x, V::Load(k + hd + i), b);
-      c = V::Fma(x, V::Load(k + 2 * hd + i), c);
-      d = V::Fma(x, V::Load(k + 3 * hd + i), d);
+      a = V::Fma(x, LoadWide(k + i, kLanes), a);
+      b = V::Fma(x, LoadWide(k + hd + i, kLanes), b);
+      c = V::Fma(x, LoadWide(k + 2 * hd + i, kLanes), c);
+      d = V::Fma(x, LoadWide(k + 3 * hd + i, kLanes), d);
     }
     if (i < hd) {
       const Reg x = V::LoadN(q + i, hd - i);
-      a = V::Fma(x, V::LoadN(k + i, hd - i), a);
-      b = V::Fma(x, V::LoadN(k + hd + i, hd - i), b);
-      c = V::Fma(x, V::LoadN(k + 2 * hd + i, hd - i), c);
-      d = V::Fma(x, V::LoadN(k + 3 * hd + i, hd - i), d);
+      a = V::Fma(x, LoadWide(k + i, hd - i), a);
+      b = V::Fma(x, LoadWide(k + hd + i, hd - i), b);
+      c = V::Fma(x, LoadWide(k + 2 * hd + i, hd - i), c);
+      d = V::Fma(x, LoadWide(k + 3 * hd + i, hd - i), d);
     }
     V::Sum4(a, b, c, d, scores);
   }
 
   // o = o * keep + sum of weights[j] * v[j] over j = begin .. end-1.
-  static void AddValues(const float* v, const float* weights, int64_t begin, int64_t end,
-                        float keep, int64_t hd, float* o) {
+  template <typename E>
+  static void AddValues(const E* v, const float* weights, int64_t begin, int64_t end, float keep,
+                        int64_t hd, float* o) {
     const Reg factor = V::Set(keep);
     int64_t i = 0;
     for (; i + 4 * kLanes <= hd; i += 4 * kLanes) {
@@ -280,11 +295,11 @@ struct VectorKernels {
       Reg d = V::Mul(V::Load(o + i + 3 * kLanes), factor);
       for (int64_t j = begin; j < end; ++j) {
         const Reg weight = V::Set(weights[j]);
-        const float* row = v + j * hd + i;
-        a = V::Fma(weight, V::Load(row), a);
-        b = V::Fma(weight, V::Load(row + kLanes), b);
-        c = V::Fma(weight, V::Load(row + 2 * kLanes), c);
-        d = V::Fma(weight, V::Load(row + 3 * kLanes), d);
+        const E* row = v + j * hd + i;
+        a = V::Fma(weight, LoadWide(row, kLanes), a);
+        b = V::Fma(weight, LoadWide(row + kLanes, kLanes), b);
+        c = V::Fma(weight, LoadWide(row + 2 * kLanes, kLanes), c);
+        d = V::Fma(weight, LoadWide(row + 3 * kLanes, kLanes), d);
       }
       V::Store(o + i, a);
       V::Store(o + i + kLanes, b);
@@ -294,7 +309,7 @@ struct VectorKernels {
     for (; i < hd; i += kLanes) {
       Reg a = V::Mul(LoadUpTo(o + i, hd - i), factor);
       for (int64_t j = begin; j < end; ++j) {
-        a = V::Fma(V::Set(weights[j]), LoadUpTo(v + j * hd + i, hd - i), a);
+        a = V::Fma(V::Set(weights[j]), LoadWide(v + j * hd + i, hd - i), a);
       }
       StoreUpTo(o + i, hd - i, a);
     }
@@ -332,9 +347,12 @@ struct VectorKernels {
 
   // Blocks in order of position. The heads of the group take turns at each part of a block: K and V
   // are in the first-level cache for all but the first, and heads do not wait for one another.
-  static void Attention(const AttentionTask& task) {
+  template <typename E>
+  static void Attend(const AttentionTask& task) {
     constexpr int kHeadTile = 16;
     const int64_t hd = task.head_dim;
+    const E* k = static_cast<const E*>(task.k);
+    const E* v = static_cast<const E*>(task.v);
     for (int64_t head = 0; head < task.heads; head += kHeadTile) {
       const int64_t heads = task.heads - head < kHeadTile ? task.heads - head : kHeadTile;
       const float* q = task.q + head * hd;
@@ -352,7 +370,7 @@ struct VectorKernels {
         // Four scores at once, though some may not be attended: a block is whole in memory.
         for (int64_t h = 0; h < heads; ++h) {
           for (int64_t j = begin / 4 * 4; j < end; j += 4) {
-            FourScores(q + h * hd, task.k + offset + j * hd, hd, weights[h] + j);
+            FourScores(q + h * hd, k + offset + j * hd, hd, weights[h] + j);
           }
         }
         float keep[kHeadTile];
@@ -360,7 +378,7 @@ struct VectorKernels {
           keep[h] = Weigh(weights[h], task.scale, begin, end, state[h]);
         }
         for (int64_t h = 0; h < heads; ++h) {
-          AddValues(task.v + offset, weights[h], begin, end, keep[h], hd, o + h * hd);
+          AddValues(v + offset, weights[h], begin, end, keep[h], hd, o + h * hd);
         }
       }
       for (int64_t h = 0; h < heads; ++h) {
@@ -370,6 +388,14 @@ struct VectorKernels {
           StoreUpTo(p, hd - i, V::Mul(LoadUpTo(p, hd - i), inverse));
         }
       }
+    }
+  }
+
+  static void Attention(const AttentionTask& task) {
+    if (task.f16) {
+      Attend<F16>(task);
+    } else {
+      Attend<float>(task);
     }
   }
 
@@ -416,9 +442,8 @@ struct VectorKernels {
   // The table of this instruction set.
   static constexpr CpuKernels Table(const char* name,
                                     void (*ternary_linear)(const TernaryTask&, int64_t, int64_t)) {
-    return {name,         ternary_linear, DenseLinear,     WidenBf16, RmsNorm,
-            NormQuantize, SiluGate,       ReluSquaredGate, Rotate,    Attention,
-            LargestOf,    WeightSum,      Weights};
+    return {name,     ternary_linear,  DenseLinear, WidenBf16, NarrowF16, RmsNorm,   NormQuantize,
+            SiluGate, ReluSquaredGate, Rotate,      Attention, LargestOf, WeightSum, Weights};
   }
 };
 

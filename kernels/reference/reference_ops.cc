@@ -11,6 +11,7 @@
 
 #include "base/check.h"
 #include "kernels/devices.h"
+#include "kernels/half_float.h"
 #include "kernels/ops.h"
 #include "kernels/reference/reference_sampler.h"
 
@@ -23,6 +24,24 @@ F LoadDense(const DenseMatrix& m, int64_t row, int64_t col) {
   if (m.type == DenseType::kF32) return static_cast<const float*>(m.data)[i];
   const uint32_t bits = static_cast<const uint16_t*>(m.data)[i];
   return std::bit_cast<float>(bits << 16);
+}
+
+// Element i of K or V, `data` being p.kv.k or p.kv.v.
+template <typename F>
+F LoadKv(const KvView<F>& kv, const void* data, int64_t i) {
+  if (kv.type == KvType::kFull) return static_cast<const F*>(data)[i];
+  return HalfToFloat(static_cast<const uint16_t*>(data)[i]);
+}
+
+template <typename F>
+void StoreKv(const KvView<F>& kv, const F* x, void* data, int64_t i) {
+  for (int64_t j = 0; j < kv.head_dim; ++j) {
+    if (kv.type == KvType::kFull) {
+      static_cast<F*>(data)[i + j] = x[j];
+    } else {
+      static_cast<uint16_t*>(data)[i + j] = FloatToHalf(static_cast<float>(x[j]));
+    }
+  }
 }
 
 // y = x / sqrt(mean(x^2) + eps) * weight over n values.
@@ -182,8 +201,8 @@ class ReferenceOps final : public Ops<F> {
         rotate(k, p.k_norm, t);
         const int64_t slot = p.slots[t];
         STERNA_CHECK(slot >= 0 && slot < p.kv.num_blocks * kKvBlockTokens);
-        std::copy_n(k, hd, p.kv.k + p.kv.Offset(slot, h));
-        std::copy_n(p.v.row(t) + h * hd, hd, p.kv.v + p.kv.Offset(slot, h));
+        StoreKv(p.kv, k, p.kv.k, p.kv.Offset(slot, h));
+        StoreKv(p.kv, p.v.row(t) + h * hd, p.kv.v, p.kv.Offset(slot, h));
       }
     }
   }
@@ -249,9 +268,9 @@ class ReferenceOps final : public Ops<F> {
     std::vector<F> weights;
     F largest = -std::numeric_limits<F>::infinity();
     for (int64_t position = first; position <= last; ++position) {
-      const F* k = p.kv.k + offset(position);
+      const int64_t k = offset(position);
       F score = 0;
-      for (int64_t i = 0; i < hd; ++i) score += q[i] * k[i];
+      for (int64_t i = 0; i < hd; ++i) score += q[i] * LoadKv(p.kv, p.kv.k, k + i);
       weights.push_back(score * p.scale);
       largest = std::max(largest, weights.back());
     }
@@ -260,9 +279,9 @@ class ReferenceOps final : public Ops<F> {
     F* o = p.o.row(t) + head * hd;
     std::fill_n(o, hd, F(0));
     for (int64_t position = first; position <= last; ++position) {
-      const F* v = p.kv.v + offset(position);
+      const int64_t v = offset(position);
       const F probability = weights[position - first] / total;
-      for (int64_t i = 0; i < hd; ++i) o[i] += probability * v[i];
+      for (int64_t i = 0; i < hd; ++i) o[i] += probability * LoadKv(p.kv, p.kv.v, v + i);
     }
   }
 };

@@ -111,41 +111,71 @@ TEST(ModelGoldenTest, Float64ReferenceEqualsTransformers) {
   EXPECT_EQ(families, (std::set<std::string>{"A", "A'", "B"}));
 }
 
+// How far the CPU backend may be from the float64 reference. K/V in f16 is one more rounding, which
+// int8 activations turn into whole steps; over a text of 100,000 tokens it costs the model that
+// ships less than 0.01 % of perplexity, over the few tokens here chance decides.
+struct Drift {
+  KvType kv_type;
+  const char* name;
+  double mean_kl;
+  double agreement;
+  double perplexity_ratio;
+};
+constexpr Drift kDrifts[] = {{KvType::kFull, "f32", 1e-3, 0.98, 0.002},
+                             {KvType::kF16, "f16", 5e-3, 0.96, 0.005}};
+
 TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
+  struct Problem {
+    Checkpoint checkpoint;
+    std::vector<int32_t> tokens;
+    std::vector<double> expected;
+  };
+  std::vector<Problem> problems;
   const std::unique_ptr<Ops<double>> reference_ops = CreateReferenceOps<double>();
+  std::mt19937 random(17);
+  for (const std::string& dir : GoldenModels()) {
+    StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    std::vector<int32_t> tokens(180);
+    for (int32_t& token : tokens) {
+      token = static_cast<int32_t>(random() % checkpoint->config.vocab_size);
+    }
+    std::vector<double> expected =
+        AllLogits<double>(checkpoint->config, checkpoint->weights, *reference_ops, tokens);
+    problems.push_back({*std::move(checkpoint), std::move(tokens), std::move(expected)});
+  }
   for (const std::string& isa : CpuIsaLevels()) {
     SCOPED_TRACE(isa);
     const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 2, .isa = isa});
-    Divergence divergence;
-    std::mt19937 random(17);
-    for (const std::string& dir : GoldenModels()) {
-      const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
-      ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-      const auto vocab = static_cast<size_t>(checkpoint->config.vocab_size);
-      std::vector<int32_t> tokens(180);
-      for (int32_t& token : tokens) token = static_cast<int32_t>(random() % vocab);
-      const std::vector<double> expected =
-          AllLogits<double>(checkpoint->config, checkpoint->weights, *reference_ops, tokens);
-      const std::vector<float> got =
-          AllLogits<float>(checkpoint->config, checkpoint->weights, *ops, tokens);
-      const std::vector<double> actual(got.begin(), got.end());
-      for (size_t p = 0; p < tokens.size(); ++p) {
-        divergence.Add({expected.data() + p * vocab, vocab}, {actual.data() + p * vocab, vocab});
+    for (const Drift& drift : kDrifts) {
+      Divergence divergence;
+      for (const Problem& problem : problems) {
+        const std::vector<float> got =
+            AllLogits<float>(problem.checkpoint.config, problem.checkpoint.weights, *ops,
+                             problem.tokens, drift.kv_type);
+        const std::vector<double> actual(got.begin(), got.end());
+        const auto vocab = static_cast<size_t>(problem.checkpoint.config.vocab_size);
+        for (size_t p = 0; p < problem.tokens.size(); ++p) {
+          divergence.Add({problem.expected.data() + p * vocab, vocab},
+                         {actual.data() + p * vocab, vocab});
+        }
       }
+      EXPECT_GE(divergence.positions, 2000);
+      EXPECT_LT(divergence.mean_kl(), drift.mean_kl);
+      EXPECT_GE(divergence.agreement(), drift.agreement);
+      std::printf("%-12s K/V %-4s %lld positions: mean KL %.2e, top-1 agreement %.2f %%\n",
+                  isa.c_str(), drift.name, static_cast<long long>(divergence.positions),
+                  divergence.mean_kl(), 100 * divergence.agreement());
     }
-    EXPECT_GE(divergence.positions, 2000);
-    EXPECT_LT(divergence.mean_kl(), 1e-3);
-    EXPECT_GE(divergence.agreement(), 0.98);
-    std::printf("%-12s %lld positions: mean KL %.2e, top-1 agreement %.2f %%\n", isa.c_str(),
-                static_cast<long long>(divergence.positions), divergence.mean_kl(),
-                100 * divergence.agreement());
   }
 }
 
 // exp of the mean negative log-likelihood of every token after the first.
 template <typename F>
-double Perplexity(const Checkpoint& checkpoint, Ops<F>& ops, std::span<const int32_t> tokens) {
-  const std::vector<F> logits = AllLogits<F>(checkpoint.config, checkpoint.weights, ops, tokens);
+double Perplexity(const Checkpoint& checkpoint, Ops<F>& ops, std::span<const int32_t> tokens,
+                  KvType kv_type) {
+  const std::vector<F> logits =
+      AllLogits<F>(checkpoint.config, checkpoint.weights, ops, tokens, kv_type);
   const auto vocab = static_cast<size_t>(checkpoint.config.vocab_size);
   double sum = 0;
   for (size_t p = 0; p + 1 < tokens.size(); ++p) {
@@ -166,13 +196,17 @@ TEST(ModelGoldenTest, ShippedModelKeepsItsPerplexity) {
   ASSERT_TRUE(text.ok()) << text.status();
   std::vector<int32_t> tokens = *(*tokenizer)->Encode(*text, true, false);
   tokens.resize(std::min<size_t>(tokens.size(), 500));
-  const double expected = Perplexity<double>(*checkpoint, *CreateReferenceOps<double>(), tokens);
+  const double expected =
+      Perplexity<double>(*checkpoint, *CreateReferenceOps<double>(), tokens, KvType::kFull);
   EXPECT_LT(expected, 20) << "the model no longer knows its language";
   for (const std::string& isa : CpuIsaLevels()) {
     const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 2, .isa = isa});
-    const double actual = Perplexity<float>(*checkpoint, *ops, tokens);
-    EXPECT_NEAR(actual / expected, 1.0, 0.002) << isa;
-    std::printf("%-12s perplexity %.4f, reference %.4f\n", isa.c_str(), actual, expected);
+    for (const Drift& drift : kDrifts) {
+      const double actual = Perplexity<float>(*checkpoint, *ops, tokens, drift.kv_type);
+      EXPECT_NEAR(actual / expected, 1.0, drift.perplexity_ratio) << isa;
+      std::printf("%-12s K/V %-4s perplexity %.4f, reference %.4f\n", isa.c_str(), drift.name,
+                  actual, expected);
+    }
   }
 }
 

@@ -15,12 +15,12 @@ namespace sterna::testing {
 // [tokens, vocabulary]. Physical blocks are in reverse order, so that block tables matter.
 template <typename F>
 std::vector<F> AllLogits(const ModelConfig& config, const ModelWeights& weights, Ops<F>& ops,
-                         std::span<const int32_t> tokens) {
+                         std::span<const int32_t> tokens, KvType kv_type = KvType::kFull) {
   constexpr int64_t kChunk = 32;
   const auto count = static_cast<int64_t>(tokens.size());
   const int64_t num_blocks = (count + kKvBlockTokens - 1) / kKvBlockTokens;
   Model<F> model(&config, &weights, &ops, kChunk, kChunk);
-  KvCache<F> cache(config, num_blocks);
+  KvCache<F> cache(config, kv_type, num_blocks);
   std::vector<F> all;
   for (int64_t start = 0; start < count; start += kChunk) {
     StepBatch batch;

@@ -1,13 +1,16 @@
 // RopeAppendKv and PagedAttention of every CPU level against the reference in double.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <numeric>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/half_float.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
 namespace sterna {
@@ -16,23 +19,46 @@ namespace {
 using testing::ConstView;
 using testing::Random;
 using testing::RandomFloats;
-using testing::ToDouble;
 using testing::View;
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 
+constexpr KvType kKvTypes[] = {KvType::kFull, KvType::kF16};
+
 template <typename F>
 struct Cache {
-  std::vector<F> k, v;
+  std::vector<uint8_t> k, v;
   KvView<F> view;
 
-  Cache(int64_t blocks, int64_t kv_heads, int64_t head_dim)
-      : k(blocks * kv_heads * kKvBlockTokens * head_dim, std::numeric_limits<F>::quiet_NaN()),
+  // All NaN, whatever the type.
+  Cache(KvType type, int64_t blocks, int64_t kv_heads, int64_t head_dim)
+      : k(blocks * kv_heads * kKvBlockTokens * head_dim * KvView<F>::ElementBytes(type), 0xff),
         v(k) {
-    view = {k.data(), v.data(), blocks, kv_heads, head_dim};
+    view = {type, k.data(), v.data(), blocks, kv_heads, head_dim};
   }
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
+
+  // Stores x [head_dim] at element `offset` of `data`, k or v.
+  void Put(const float* x, std::vector<uint8_t>& data, int64_t offset) {
+    for (int64_t i = offset; i < offset + view.head_dim; ++i, ++x) {
+      if (view.type == KvType::kF16) {
+        reinterpret_cast<uint16_t*>(data.data())[i] = FloatToHalf(*x);
+      } else {
+        reinterpret_cast<F*>(data.data())[i] = *x;
+      }
+    }
+  }
+  // The vector there, as numbers.
+  std::vector<F> Get(const std::vector<uint8_t>& data, int64_t offset) const {
+    std::vector<F> x;
+    for (int64_t i = offset; i < offset + view.head_dim; ++i) {
+      x.push_back(view.type == KvType::kF16
+                      ? HalfToFloat(reinterpret_cast<const uint16_t*>(data.data())[i])
+                      : reinterpret_cast<const F*>(data.data())[i]);
+    }
+    return x;
+  }
 };
 
 // Three sequences of different lengths, their last tokens to be attended in one call.
@@ -73,18 +99,16 @@ std::vector<int32_t> Tables(const Problem& problem, const std::vector<int32_t>& 
 
 template <typename F>
 std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int32_t>& tables,
-                      int32_t window) {
-  Cache<F> cache(8, problem.kv_heads, problem.head_dim);
+                      int32_t window, KvType type = KvType::kFull) {
+  Cache<F> cache(type, 8, problem.kv_heads, problem.head_dim);
   int64_t token = 0;
   for (int64_t s = 0; s < 3; ++s) {
     for (int32_t p = 0; p < problem.lengths[s]; ++p, ++token) {
       const int64_t slot = tables[s * 5 + p / kKvBlockTokens] * kKvBlockTokens + p % kKvBlockTokens;
       for (int64_t h = 0; h < problem.kv_heads; ++h) {
         const int64_t from = (token * problem.kv_heads + h) * problem.head_dim;
-        std::copy_n(&problem.keys[from], problem.head_dim,
-                    cache.view.k + cache.view.Offset(slot, h));
-        std::copy_n(&problem.values[from], problem.head_dim,
-                    cache.view.v + cache.view.Offset(slot, h));
+        cache.Put(&problem.keys[from], cache.k, cache.view.Offset(slot, h));
+        cache.Put(&problem.values[from], cache.v, cache.view.Offset(slot, h));
       }
     }
   }
@@ -114,10 +138,12 @@ TEST(PagedAttention, IsCloseToTheDoubleReference) {
     for (const Shape& shape : kShapes) {
       const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
       const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
-      for (const int32_t window : {0, 1, 16, 33}) {
+      for (const auto& [window, type] : {std::pair(0, KvType::kFull), std::pair(1, KvType::kFull),
+                                         std::pair(16, KvType::kFull), std::pair(33, KvType::kFull),
+                                         std::pair(0, KvType::kF16), std::pair(33, KvType::kF16)}) {
         const std::vector<double> expected =
-            Attend(*CreateReferenceOps<double>(), problem, tables, window);
-        const std::vector<float> actual = Attend(*ops, problem, tables, window);
+            Attend(*CreateReferenceOps<double>(), problem, tables, window, type);
+        const std::vector<float> actual = Attend(*ops, problem, tables, window, type);
         // An error of a score is a relative error of its weight. |q . k| is taken at its largest
         // over all vectors; the weighted mean of v adds the roundings of at most 77 positions.
         const double hd = static_cast<double>(shape.head_dim);
@@ -141,11 +167,13 @@ TEST(PagedAttention, ShuffledBlocksGiveTheSameBits) {
     Random random(6);
     for (const Shape& shape : kShapes) {
       const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
-      const std::vector<float> contiguous =
-          Attend(*ops, problem, Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7}), 0);
-      const std::vector<float> shuffled =
-          Attend(*ops, problem, Tables(problem, {5, 7, 2, 0, 6, 3, 1, 4}), 0);
-      EXPECT_EQ(contiguous, shuffled) << level;
+      for (const KvType type : kKvTypes) {
+        const std::vector<float> contiguous =
+            Attend(*ops, problem, Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7}), 0, type);
+        const std::vector<float> shuffled =
+            Attend(*ops, problem, Tables(problem, {5, 7, 2, 0, 6, 3, 1, 4}), 0, type);
+        EXPECT_EQ(contiguous, shuffled) << level;
+      }
     }
   }
 }
@@ -171,24 +199,22 @@ TEST(PagedAttention, AWindowSeesOnlyItsPositions) {
 
 template <typename F>
 struct Roped {
-  std::vector<F> q, k, cache_k, cache_v;
+  std::vector<F> q, k;
 };
 
 template <typename F>
 Roped<F> RunRope(Ops<F>& ops, const std::vector<float>& q, const std::vector<float>& k,
                  const std::vector<float>& v, const std::vector<float>& angles,
-                 std::span<const float> norm, int64_t head_dim) {
+                 std::span<const float> norm, int64_t head_dim, KvType type) {
   const std::vector<int32_t> slots = {31, 0, 17};
-  Roped<F> out = {{q.begin(), q.end()}, {k.begin(), k.end()}, {}, {}};
+  Roped<F> out = {{q.begin(), q.end()}, {k.begin(), k.end()}};
   const std::vector<F> values(v.begin(), v.end());
   std::vector<F> cos, sin;
   for (float angle : angles) {
     cos.push_back(std::cos(angle));  // of a float angle in float: the same inputs for both
     sin.push_back(std::sin(angle));
   }
-  Cache<F> cache(2, 2, head_dim);
-  std::fill(cache.k.begin(), cache.k.end(), F(0));
-  std::fill(cache.v.begin(), cache.v.end(), F(0));
+  Cache<F> cache(type, 2, 2, head_dim);
   ops.RopeAppendKv({.q = View(out.q, 3),
                     .k = View(out.k, 3),
                     .v = ConstView(values, 3),
@@ -202,13 +228,16 @@ Roped<F> RunRope(Ops<F>& ops, const std::vector<float>& q, const std::vector<flo
   for (int64_t t = 0; t < 3; ++t) {
     for (int64_t h = 0; h < 2; ++h) {
       const int64_t at = cache.view.Offset(slots[t], h);
-      const int64_t from = (t * 2 + h) * head_dim;
-      EXPECT_TRUE(std::equal(&out.k[from], &out.k[from] + head_dim, &cache.k[at]));
-      EXPECT_TRUE(std::equal(&values[from], &values[from] + head_dim, &cache.v[at]));
+      for (int64_t i = 0; i < head_dim; ++i) {
+        const int64_t from = (t * 2 + h) * head_dim + i;
+        const auto stored = [type](F x) {
+          return type == KvType::kF16 ? F(HalfToFloat(FloatToHalf(static_cast<float>(x)))) : x;
+        };
+        EXPECT_EQ(cache.Get(cache.k, at)[i], stored(out.k[from]));
+        EXPECT_EQ(cache.Get(cache.v, at)[i], stored(values[from]));
+      }
     }
   }
-  out.cache_k = cache.k;
-  out.cache_v = cache.v;
   return out;
 }
 
@@ -225,8 +254,9 @@ TEST(RopeAppendKv, RotatesNormsAndStores) {
       const std::vector<float> weight = RandomFloats(random, hd);
       for (const bool with_norm : {false, true}) {
         const std::span<const float> norm = with_norm ? std::span(weight) : std::span<float>();
-        const Roped<float> actual = RunRope(*ops, q, k, v, angles, norm, hd);
-        const Roped<double> expected = RunRope(*reference, q, k, v, angles, norm, hd);
+        const KvType type = kKvTypes[with_norm ? 1 : 0];
+        const Roped<float> actual = RunRope(*ops, q, k, v, angles, norm, hd, type);
+        const Roped<double> expected = RunRope(*reference, q, k, v, angles, norm, hd, type);
         // A pair keeps its length, so that bounds the error; the norm adds that of a sum.
         const double relative = (with_norm ? static_cast<double>(hd) / 4 + 20 : 4) * kEps;
         for (size_t i = 0; i < q.size(); ++i) {
@@ -239,9 +269,68 @@ TEST(RopeAppendKv, RotatesNormsAndStores) {
           const double length = std::hypot(expected.k[i], expected.k[pair]);
           ASSERT_NEAR(actual.k[i], expected.k[i], relative * length) << level;
         }
-        EXPECT_EQ(ToDouble(actual.cache_v), expected.cache_v);
       }
     }
+  }
+}
+
+// Ties, carries into the exponent, subnormal halves, what is too large, infinities and NaNs: as
+// FloatToHalf rounds, whose own ties and specials are spelled out.
+TEST(RopeAppendKv, RoundsToHalf) {
+  const std::pair<float, uint16_t> spelled_out[] = {
+      {0.0f, 0},
+      {-0.0f, 0x8000},
+      {1.0f, 0x3c00},
+      {1.0f + 0x1p-11f, 0x3c00},  // a tie, to even
+      {1.0f + 0x3p-11f, 0x3c02},  // a tie, to even
+      {1.0f + 0x1p-11f + 0x1p-23f, 0x3c01},
+      {2.0f - 0x1p-12f, 0x4000},  // carries into the exponent
+      {65504.0f, 0x7bff},
+      {-65519.0f, 0xfbff},
+      {1e9f, 0x7bff},
+      {-std::numeric_limits<float>::infinity(), 0xfbff},
+      {std::bit_cast<float>(0xff800001), 0xfe00},  // NaN
+      {0x1p-14f, 0x0400},                          // the smallest normal half
+      {0x1p-14f - 0x1p-25f, 0x0400},               // a tie, to even, out of the subnormal ones
+      {0x1p-24f, 0x0001},
+      {0x1p-25f, 0x0000},  // a tie, to even
+      {-0x3p-25f, 0x8002},
+      {1e-40f, 0},
+  };
+  std::vector<float> v;
+  for (const auto& [x, half] : spelled_out) {
+    EXPECT_EQ(FloatToHalf(x), half) << x;
+    v.push_back(x);
+  }
+  for (uint32_t half = 0; half < 0x10000; ++half) {
+    if ((half & 0x7fff) > 0x7bff) continue;
+    ASSERT_EQ(FloatToHalf(HalfToFloat(static_cast<uint16_t>(half))), half);
+  }
+  Random random(9);
+  for (const float x : RandomFloats(random, 52)) v.push_back(x);
+  const auto hd = static_cast<int64_t>(v.size());  // 70: no multiple of any register
+  for (const std::string& level : CpuIsaLevels()) {
+    std::vector<float> q(hd), k(hd), cos(hd / 2), sin(hd / 2);
+    Cache<float> cache(KvType::kF16, 1, 1, hd);
+    const std::vector<int32_t> slots = {3};
+    testing::CpuOps(level)->RopeAppendKv({.q = View(q, 1),
+                                          .k = View(k, 1),
+                                          .v = ConstView(v, 1),
+                                          .cos = ConstView(cos, 1),
+                                          .sin = ConstView(sin, 1),
+                                          .slots = slots,
+                                          .norm_eps = 1e-6f,
+                                          .kv = cache.view});
+    const auto* stored = reinterpret_cast<const uint16_t*>(cache.v.data());
+    for (int64_t i = 0; i < hd; ++i) {
+      if (v[i] == v[i]) {
+        EXPECT_EQ(stored[3 * hd + i], FloatToHalf(v[i])) << level << " " << v[i];
+      } else {
+        EXPECT_GT(stored[3 * hd + i] & 0x7fff, 0x7c00) << level;
+      }
+    }
+    EXPECT_EQ(stored[4 * hd], 0xffff) << level << " wrote past its vector";
+    EXPECT_EQ(stored[3 * hd - 1], 0xffff) << level << " wrote before its vector";
   }
 }
 

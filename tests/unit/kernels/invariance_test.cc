@@ -151,39 +151,41 @@ TEST(Invariance, RopeAndAttentionInChunks) {
   std::vector<double> inv_freq(kHeadDim / 2);
   for (size_t i = 0; i < inv_freq.size(); ++i) inv_freq[i] = std::pow(1e4, -double(i) / 32);
   std::vector<float> cache_k(kBlocks * kKvBlockTokens * kKvHeads * kHeadDim), cache_v(cache_k);
-  const KvView<float> kv = {cache_k.data(), cache_v.data(), kBlocks, kKvHeads, kHeadDim};
-  ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-    const int64_t n = end - begin;
-    std::vector<int32_t> positions(n), slots(n), sequence(n, 0);
-    std::iota(positions.begin(), positions.end(), begin);
-    for (int64_t i = 0; i < n; ++i) {
-      slots[i] = table[positions[i] / 16] * 16 + positions[i] % 16;
-    }
-    std::vector<float> cos(n * kHeadDim / 2), sin(cos);
-    ops.RotaryTable(
-        {.positions = positions, .inv_freq = inv_freq, .cos = View(cos, n), .sin = View(sin, n)});
-    std::vector<float> q_part(&q[begin * kHeads * kHeadDim], &q[0] + end * kHeads * kHeadDim);
-    std::vector<float> k_part(&k[begin * kKvHeads * kHeadDim], &k[0] + end * kKvHeads * kHeadDim);
-    ops.RopeAppendKv({.q = View(q_part, n),
-                      .k = View(k_part, n),
-                      .v = Rows(v, begin, end),
-                      .cos = testing::ConstView(cos, n),
-                      .sin = testing::ConstView(sin, n),
-                      .slots = slots,
-                      .q_norm = norm,
-                      .k_norm = norm,
-                      .norm_eps = 1e-6f,
-                      .kv = kv});
-    std::vector<float> o(q_part.size());
-    ops.PagedAttention({.q = testing::ConstView(q_part, n),
-                        .kv = kv,
-                        .positions = positions,
-                        .sequence = sequence,
-                        .block_tables = testing::ConstView(table, 1),
-                        .scale = 0.125f,
-                        .o = View(o, n)});
-    return BytesOf(o);
-  });
+  for (const KvType type : {KvType::kFull, KvType::kF16}) {
+    const KvView<float> kv = {type, cache_k.data(), cache_v.data(), kBlocks, kKvHeads, kHeadDim};
+    ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
+      const int64_t n = end - begin;
+      std::vector<int32_t> positions(n), slots(n), sequence(n, 0);
+      std::iota(positions.begin(), positions.end(), begin);
+      for (int64_t i = 0; i < n; ++i) {
+        slots[i] = table[positions[i] / 16] * 16 + positions[i] % 16;
+      }
+      std::vector<float> cos(n * kHeadDim / 2), sin(cos);
+      ops.RotaryTable(
+          {.positions = positions, .inv_freq = inv_freq, .cos = View(cos, n), .sin = View(sin, n)});
+      std::vector<float> q_part(&q[begin * kHeads * kHeadDim], &q[0] + end * kHeads * kHeadDim);
+      std::vector<float> k_part(&k[begin * kKvHeads * kHeadDim], &k[0] + end * kKvHeads * kHeadDim);
+      ops.RopeAppendKv({.q = View(q_part, n),
+                        .k = View(k_part, n),
+                        .v = Rows(v, begin, end),
+                        .cos = testing::ConstView(cos, n),
+                        .sin = testing::ConstView(sin, n),
+                        .slots = slots,
+                        .q_norm = norm,
+                        .k_norm = norm,
+                        .norm_eps = 1e-6f,
+                        .kv = kv});
+      std::vector<float> o(q_part.size());
+      ops.PagedAttention({.q = testing::ConstView(q_part, n),
+                          .kv = kv,
+                          .positions = positions,
+                          .sequence = sequence,
+                          .block_tables = testing::ConstView(table, 1),
+                          .scale = 0.125f,
+                          .o = View(o, n)});
+      return BytesOf(o);
+    });
+  }
 }
 
 TEST(Invariance, EmbedGatherAndSample) {
