@@ -1,6 +1,6 @@
 #include "base/thread_pool.h"
 
-#include <memory>
+#include <limits>
 
 #include "base/check.h"
 
@@ -16,6 +16,9 @@ inline void CpuRelax() {
 #endif
 }
 
+uint32_t GenerationOf(uint64_t ticket) { return static_cast<uint32_t>(ticket >> 32); }
+uint32_t LeftOf(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
+
 }  // namespace
 
 ThreadPool::ThreadPool(int num_threads) {
@@ -24,42 +27,50 @@ ThreadPool::ThreadPool(int num_threads) {
 }
 
 ThreadPool::~ThreadPool() {
-  {
-    MutexLock lock(mutex_);
-    stop_.store(true);
-    generation_.fetch_add(1);
-  }
-  wake_.NotifyAll();
+  stop_.store(true);
+  Publish(0);
   for (std::thread& worker : workers_) worker.join();
 }
 
-void ThreadPool::RunIterations(Loop& loop) {
-  int64_t i;
-  while ((i = loop.next.fetch_add(1)) < loop.count) {
-    (*loop.body)(i);
-    loop.done.fetch_add(1);
+void ThreadPool::Publish(uint32_t count) {
+  const uint32_t generation = GenerationOf(ticket_.load()) + 1;
+  ticket_.store(static_cast<uint64_t>(generation) << 32 | count);
+  // Sequentially consistent like the store above and WorkerMain's two: either the sleeper sees the
+  // new generation, or this sees the sleeper.
+  if (sleepers_.load() == 0) return;
+  MutexLock lock(mutex_);
+  wake_.NotifyAll();
+}
+
+void ThreadPool::RunIterations(uint32_t generation) {
+  uint64_t ticket = ticket_.load();
+  while (GenerationOf(ticket) == generation && LeftOf(ticket) > 0) {
+    // Read before the index is taken: that it was still there proves that they are this loop's.
+    const uint32_t count = count_.load(std::memory_order_relaxed);
+    const auto* body = body_.load(std::memory_order_relaxed);
+    const uint32_t index = count - LeftOf(ticket);
+    if (!ticket_.compare_exchange_weak(ticket, ticket - 1)) continue;
+    (*body)(index);
+    done_.fetch_add(1);
+    ticket = ticket_.load();
   }
 }
 
 void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t)>& body) {
   if (count <= 0) return;
+  STERNA_CHECK(count < std::numeric_limits<uint32_t>::max());
   if (workers_.empty() || count == 1) {
     for (int64_t i = 0; i < count; ++i) body(i);
     return;
   }
-  auto loop = std::make_shared<Loop>();
-  loop->count = count;
-  loop->body = &body;
-  {
-    MutexLock lock(mutex_);
-    loop_ = loop;
-    generation_.fetch_add(1);
-  }
-  wake_.NotifyAll();
-  RunIterations(*loop);
+  count_.store(static_cast<uint32_t>(count), std::memory_order_relaxed);
+  body_.store(&body, std::memory_order_relaxed);
+  done_.store(0, std::memory_order_relaxed);
+  Publish(static_cast<uint32_t>(count));
+  RunIterations(GenerationOf(ticket_.load()));
   // Every index is taken; wait for those still running elsewhere. Yielding matters when there are
   // more threads than cores.
-  for (int spins = 0; loop->done.load() != count; ++spins) {
+  for (int spins = 0; done_.load() != static_cast<uint32_t>(count); ++spins) {
     if (spins < kSpins) {
       CpuRelax();
     } else {
@@ -69,18 +80,19 @@ void ThreadPool::ParallelFor(int64_t count, const std::function<void(int64_t)>& 
 }
 
 void ThreadPool::WorkerMain() {
-  uint64_t seen = 0;
+  uint32_t seen = 0;
+  const auto nothing_new = [&] { return GenerationOf(ticket_.load()) == seen; };
   while (true) {
-    for (int spins = 0; spins < kSpins && generation_.load() == seen; ++spins) CpuRelax();
-    std::shared_ptr<Loop> loop;
-    {
+    for (int spins = 0; spins < kSpins && nothing_new(); ++spins) CpuRelax();
+    if (nothing_new()) {
       MutexLock lock(mutex_);
-      while (generation_.load() == seen) wake_.Wait(mutex_);
-      seen = generation_.load();
-      loop = loop_;
+      sleepers_.fetch_add(1);
+      while (nothing_new()) wake_.Wait(mutex_);
+      sleepers_.fetch_sub(1);
     }
     if (stop_.load()) return;
-    if (loop != nullptr) RunIterations(*loop);
+    seen = GenerationOf(ticket_.load());
+    RunIterations(seen);
   }
 }
 

@@ -8,7 +8,6 @@
 #include <atomic>
 #include <cstdint>
 #include <functional>
-#include <memory>
 #include <thread>
 #include <vector>
 
@@ -26,29 +25,31 @@ class ThreadPool {
 
   int num_threads() const { return static_cast<int>(workers_.size()) + 1; }
 
-  // Calls body(i) once for every i in [0, count) and returns when all have returned.
+  // Calls body(i) once for every i in [0, count), count < 2^32, and returns when all have returned.
   void ParallelFor(int64_t count, const std::function<void(int64_t)>& body);
 
  private:
-  // One ParallelFor call. Workers hold it alive, so a late one never touches a finished loop.
-  struct Loop {
-    int64_t count;
-    const std::function<void(int64_t)>* body;
-    std::atomic<int64_t> next{0};
-    std::atomic<int64_t> done{0};
-  };
-
   void WorkerMain();
-  static void RunIterations(Loop& loop);
+  // Takes indices of loop `generation` until none is left, or until another loop has begun.
+  void RunIterations(uint32_t generation);
+  // Begins the next generation with `count` indices to take, and wakes who sleeps.
+  void Publish(uint32_t count);
 
-  std::vector<std::thread> workers_;
-  // Bumped for every loop; workers spin on it briefly before they sleep, because the gaps between
-  // the ops of a step are shorter than a futex wake-up.
-  std::atomic<uint64_t> generation_{0};
-  std::atomic<bool> stop_{false};
+  // Which loop it is (upper half) and how many of its indices nobody has taken (lower half), in one
+  // word: a worker that comes late finds none left, or another generation. Workers spin on it
+  // briefly before they sleep, because the gaps between the ops of a step are shorter than a futex
+  // wake-up.
+  alignas(64) std::atomic<uint64_t> ticket_{0};
+  // Of the current loop; they change only when all of its indices are taken and done.
+  std::atomic<uint32_t> count_{0};
+  std::atomic<const std::function<void(int64_t)>*> body_{nullptr};
+  alignas(64) std::atomic<uint32_t> done_{0};
+
+  alignas(64) std::atomic<bool> stop_{false};
+  std::atomic<int> sleepers_{0};
   Mutex mutex_;
   CondVar wake_;
-  std::shared_ptr<Loop> loop_ STERNA_GUARDED_BY(mutex_);
+  std::vector<std::thread> workers_;  // last: they use everything above
 };
 
 }  // namespace sterna

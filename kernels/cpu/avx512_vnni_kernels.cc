@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/vector_kernels.h"
 #include "kernels/ternary_format.h"
@@ -113,11 +114,10 @@ template <int kI, int kTokens, int kBlocks, int kChains>
 [[gnu::always_inline]] inline void AddQuarter(const __m512i (&line)[kBlocks], const int8_t* q,
                                               int64_t q_stride,
                                               TileSums<kTokens, kBlocks, kChains>& sums) {
-  const __m512i mask = _mm512_set1_epi8(3);
   __m512i codes[kBlocks];
 #pragma GCC unroll 4
   for (int k = 0; k < kBlocks; ++k) {
-    codes[k] = _mm512_and_si512(_mm512_srli_epi16(line[k], 2 * kI), mask);
+    codes[k] = CodesOf<kI>(line[k]);
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
@@ -156,28 +156,6 @@ template <int kTokens, int kBlocks, int kChains>
   }
 }
 
-// Scales of 16 rows in group g.
-__m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, __mmask16 rows) {
-  if (task.w_scale_row_stride == 0) return _mm512_set1_ps(task.w_scale[0]);
-  const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
-  if (task.w_scale_row_stride == 1) return _mm512_maskz_loadu_ps(rows, scales);
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i index =
-      _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(task.w_scale_row_stride)));
-  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), rows, index, scales, 4);
-}
-
-// Writes 16 outputs of one token.
-void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, __mmask16 rows,
-                  __m512 value) {
-  float* y = task.y + token * task.rows + first_row;
-  if (task.bias != nullptr) {
-    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(rows, task.bias + first_row));
-  }
-  if (task.accumulate) value = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), value);
-  _mm512_mask_storeu_ps(y, rows, value);
-}
-
 // Outputs of kBlocks row blocks from `row_block` on, for kTokens tokens from `token` on.
 template <int kTokens, int kBlocks, int kChains>
 void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
@@ -187,7 +165,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
   __mmask16 rows[kBlocks];
   for (int k = 0; k < kBlocks; ++k) {
     const int64_t left = task.rows - first_row - k * kTernaryBlockRows;
-    rows[k] = Avx512Vector::First(left < kTernaryBlockRows ? left : kTernaryBlockRows);
+    rows[k] = FirstRows(left);
     for (int t = 0; t < kTokens; ++t) value[k][t] = _mm512_setzero_ps();
   }
   for (int64_t g = 0; g < task.num_groups; ++g) {
@@ -206,17 +184,15 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
                             : task.col_blocks;
     AddBlocks(task.packed + row_block * row_block_bytes, row_block_bytes,
               task.q + token * task.q_stride, task.q_stride, begin, end, sums);
-#pragma GCC unroll 4
-    for (int k = 0; k < kBlocks; ++k) {
-      const __m512 w_scale = RowScales(task, first_row + k * kTernaryBlockRows, g, rows[k]);
 #pragma GCC unroll 8
-      for (int t = 0; t < kTokens; ++t) {
+    for (int t = 0; t < kTokens; ++t) {
+#pragma GCC unroll 4
+      for (int k = 0; k < kBlocks; ++k) {
         __m512i sum = sums.of[k][t][0];
         for (int c = 1; c < kChains; ++c) sum = _mm512_add_epi32(sum, sums.of[k][t][c]);
-        const int64_t i = (token + t) * task.num_groups + g;
-        sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(task.sum[i]));
-        const __m512 scale = _mm512_div_ps(w_scale, _mm512_set1_ps(task.s[i]));
-        value[k][t] = _mm512_add_ps(value[k][t], _mm512_mul_ps(_mm512_cvtepi32_ps(sum), scale));
+        const __m512 product =
+            ScaledProduct(task, token + t, first_row + k * kTernaryBlockRows, g, rows[k], sum);
+        value[k][t] = _mm512_add_ps(value[k][t], product);
       }
     }
   }

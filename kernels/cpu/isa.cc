@@ -1,5 +1,10 @@
 #include "kernels/cpu/isa.h"
 
+#if defined(__x86_64__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 #include <string>
 #include <vector>
 
@@ -23,6 +28,16 @@ bool HasAvx512Vnni() {
          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
          __builtin_cpu_supports("avx512vnni");
 }
+
+// Linux gives a process the tiles' 8 KiB of registers only when it asks (arch_prctl(2)).
+bool HasAmxInt8() {
+  constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
+  constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
+  static const bool has = HasAvx512Vnni() && __builtin_cpu_supports("amx-tile") &&
+                          __builtin_cpu_supports("amx-int8") &&
+                          syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return has;
+}
 #endif
 
 }  // namespace
@@ -32,6 +47,7 @@ std::vector<const CpuKernels*> AvailableKernels() {
 #if defined(__x86_64__)
   if (HasAvx2()) tables.push_back(&Avx2Kernels());
   if (HasAvx512Vnni()) tables.push_back(&Avx512VnniKernels());
+  if (HasAmxInt8()) tables.push_back(&AmxInt8Kernels());
 #endif
   return tables;
 }

@@ -114,6 +114,7 @@ const CpuKernels& ScalarKernels();
 #if defined(__x86_64__)
 const CpuKernels& Avx2Kernels();
 const CpuKernels& Avx512VnniKernels();
+const CpuKernels& AmxInt8Kernels();
 #endif
 
 }  // namespace sterna::cpu

@@ -222,9 +222,17 @@ struct VectorKernels {
       step([=](const W* p) { return LoadWide(p, rest); },
            [=](const float* p) { return V::LoadN(p, rest); }, i);
     }
+    // Four sums cost little more than one; every sum is made this way, whatever the tile.
+    float sums[(kRows * kTokens + 3) / 4 * 4];
+    const auto at = [&](int i) {
+      return i < kRows * kTokens ? acc[i / kTokens][i % kTokens] : V::Zero();
+    };
+    for (int i = 0; i < kRows * kTokens; i += 4) {
+      V::Sum4(at(i), at(i + 1), at(i + 2), at(i + 3), sums + i);
+    }
     for (int r = 0; r < kRows; ++r) {
       for (int t = 0; t < kTokens; ++t) {
-        task.y[(token + t) * task.rows + row + r] = V::Sum(acc[r][t]);
+        task.y[(token + t) * task.rows + row + r] = sums[r * kTokens + t];
       }
     }
   }
@@ -260,59 +268,65 @@ struct VectorKernels {
     }
   }
 
-  // scores[j] = q . k[j] for four neighbouring rows of k.
-  template <typename E>
-  static void FourScores(const float* q, const E* k, int64_t hd, float* scores) {
-    Reg a = V::Zero(), b = V::Zero(), c = V::Zero(), d = V::Zero();
+  // A block's worth of numbers for one query head.
+  using BlockRow = float[kKvBlockTokens];
+
+  // scores[h][j .. j+3] = q[h] . k[j .. j+3]: kHeads heads share the loading of four rows of k.
+  template <int kHeads, typename E>
+  static void FourScores(const float* q, const E* k, int64_t hd, int64_t j, BlockRow* scores) {
+    k += j * hd;
+    Reg acc[kHeads][4];
+    for (int h = 0; h < kHeads; ++h) {
+      for (int r = 0; r < 4; ++r) acc[h][r] = V::Zero();
+    }
+    const auto step = [&](int64_t i, int64_t n) __attribute__((always_inline)) {
+      Reg rows[4];
+      for (int r = 0; r < 4; ++r) rows[r] = LoadWide(k + r * hd + i, n);
+      for (int h = 0; h < kHeads; ++h) {
+        const Reg x = LoadUpTo(q + h * hd + i, n);
+        for (int r = 0; r < 4; ++r) acc[h][r] = V::Fma(x, rows[r], acc[h][r]);
+      }
+    };
     int64_t i = 0;
-    for (; i + kLanes <= hd; i += kLanes) {
-      const Reg x = V::Load(q + i);
-      a = V::Fma(x, LoadWide(k + i, kLanes), a);
-      b = V::Fma(x, LoadWide(k + hd + i, kLanes), b);
-      c = V::Fma(x, LoadWide(k + 2 * hd + i, kLanes), c);
-      d = V::Fma(x, LoadWide(k + 3 * hd + i, kLanes), d);
+    for (; i + kLanes <= hd; i += kLanes) step(i, kLanes);
+    if (i < hd) step(i, hd - i);
+    for (int h = 0; h < kHeads; ++h) {
+      V::Sum4(acc[h][0], acc[h][1], acc[h][2], acc[h][3], scores[h] + j);
     }
-    if (i < hd) {
-      const Reg x = V::LoadN(q + i, hd - i);
-      a = V::Fma(x, LoadWide(k + i, hd - i), a);
-      b = V::Fma(x, LoadWide(k + hd + i, hd - i), b);
-      c = V::Fma(x, LoadWide(k + 2 * hd + i, hd - i), c);
-      d = V::Fma(x, LoadWide(k + 3 * hd + i, hd - i), d);
-    }
-    V::Sum4(a, b, c, d, scores);
   }
 
-  // o = o * keep + sum of weights[j] * v[j] over j = begin .. end-1.
-  template <typename E>
-  static void AddValues(const E* v, const float* weights, int64_t begin, int64_t end, float keep,
-                        int64_t hd, float* o) {
-    const Reg factor = V::Set(keep);
+  // o[h] = o[h] * keep[h] + sum of weights[h][j] * v[j] over j = begin .. end-1, in order of j.
+  template <int kHeads, typename E>
+  static void AddValues(const E* v, const BlockRow* weights, int64_t begin, int64_t end,
+                        const float* keep, int64_t hd, float* o) {
+    // kRegs registers of columns from i on, `n` of them there.
+    const auto columns = [&]<int kRegs>(int64_t i, int64_t n) __attribute__((always_inline)) {
+      Reg acc[kHeads][kRegs];
+      for (int h = 0; h < kHeads; ++h) {
+        for (int r = 0; r < kRegs; ++r) {
+          const float* p = o + h * hd + i + r * kLanes;
+          acc[h][r] = V::Mul(LoadUpTo(p, n - r * kLanes), V::Set(keep[h]));
+        }
+      }
+      for (int64_t j = begin; j < end; ++j) {
+        Reg value[kRegs];
+        for (int r = 0; r < kRegs; ++r) {
+          value[r] = LoadWide(v + j * hd + i + r * kLanes, n - r * kLanes);
+        }
+        for (int h = 0; h < kHeads; ++h) {
+          const Reg weight = V::Set(weights[h][j]);
+          for (int r = 0; r < kRegs; ++r) acc[h][r] = V::Fma(weight, value[r], acc[h][r]);
+        }
+      }
+      for (int h = 0; h < kHeads; ++h) {
+        for (int r = 0; r < kRegs; ++r) {
+          StoreUpTo(o + h * hd + i + r * kLanes, n - r * kLanes, acc[h][r]);
+        }
+      }
+    };
     int64_t i = 0;
-    for (; i + 4 * kLanes <= hd; i += 4 * kLanes) {
-      Reg a = V::Mul(V::Load(o + i), factor);
-      Reg b = V::Mul(V::Load(o + i + kLanes), factor);
-      Reg c = V::Mul(V::Load(o + i + 2 * kLanes), factor);
-      Reg d = V::Mul(V::Load(o + i + 3 * kLanes), factor);
-      for (int64_t j = begin; j < end; ++j) {
-        const Reg weight = V::Set(weights[j]);
-        const E* row = v + j * hd + i;
-        a = V::Fma(weight, LoadWide(row, kLanes), a);
-        b = V::Fma(weight, LoadWide(row + kLanes, kLanes), b);
-        c = V::Fma(weight, LoadWide(row + 2 * kLanes, kLanes), c);
-        d = V::Fma(weight, LoadWide(row + 3 * kLanes, kLanes), d);
-      }
-      V::Store(o + i, a);
-      V::Store(o + i + kLanes, b);
-      V::Store(o + i + 2 * kLanes, c);
-      V::Store(o + i + 3 * kLanes, d);
-    }
-    for (; i < hd; i += kLanes) {
-      Reg a = V::Mul(LoadUpTo(o + i, hd - i), factor);
-      for (int64_t j = begin; j < end; ++j) {
-        a = V::Fma(V::Set(weights[j]), LoadWide(v + j * hd + i, hd - i), a);
-      }
-      StoreUpTo(o + i, hd - i, a);
-    }
+    for (; i + 4 * kLanes <= hd; i += 4 * kLanes) columns.template operator()<4>(i, 4 * kLanes);
+    for (; i < hd; i += kLanes) columns.template operator()<1>(i, hd - i);
   }
 
   // The running state of one query head's softmax: o holds sum of weight * v, both relative to
@@ -345,8 +359,17 @@ struct VectorKernels {
     return keep;
   }
 
-  // Blocks in order of position. The heads of the group take turns at each part of a block: K and V
-  // are in the first-level cache for all but the first, and heads do not wait for one another.
+  // Calls body<2>(h) for pairs of heads and body<1>(h) for one that is left.
+  template <typename Body>
+  static void ForHeads(int64_t heads, const Body& body) {
+    int64_t h = 0;
+    for (; h + 2 <= heads; h += 2) body.template operator()<2>(h);
+    if (h < heads) body.template operator()<1>(h);
+  }
+
+  // Blocks in order of position. All heads of the group do one part of a block before the next: K
+  // and V are in the first-level cache for all but the first, and heads do not wait for one
+  // another.
   template <typename E>
   static void Attend(const AttentionTask& task) {
     constexpr int kHeadTile = 16;
@@ -358,7 +381,7 @@ struct VectorKernels {
       const float* q = task.q + head * hd;
       float* o = task.o + head * hd;
       Softmax state[kHeadTile];
-      float weights[kHeadTile][kKvBlockTokens];
+      BlockRow weights[kHeadTile];
       for (int64_t i = 0; i < heads * hd; ++i) o[i] = 0.0f;
       for (int64_t h = 0; h < heads; ++h) state[h] = {-__builtin_inff(), 0.0f};
       const int64_t last_block = task.last / kKvBlockTokens;
@@ -367,19 +390,27 @@ struct VectorKernels {
         const int64_t start = block * kKvBlockTokens;
         const int64_t begin = task.first > start ? task.first - start : 0;
         const int64_t end = block < last_block ? kKvBlockTokens : task.last - start + 1;
-        // Four scores at once, though some may not be attended: a block is whole in memory.
-        for (int64_t h = 0; h < heads; ++h) {
-          for (int64_t j = begin / 4 * 4; j < end; j += 4) {
-            FourScores(q + h * hd, k + offset + j * hd, hd, weights[h] + j);
+        if (block < last_block) {
+          const int64_t next = task.block_table[block + 1] * task.block_stride;
+          constexpr int64_t kLineElements = 64 / sizeof(E);
+          for (int64_t i = 0; i < kKvBlockTokens * hd; i += kLineElements) {
+            __builtin_prefetch(k + next + i);
+            __builtin_prefetch(v + next + i);
           }
         }
+        // Four scores at once, though some may not be attended: a block is whole in memory.
+        ForHeads(heads, [&]<int kHeads>(int64_t h) {
+          for (int64_t j = begin / 4 * 4; j < end; j += 4) {
+            FourScores<kHeads>(q + h * hd, k + offset, hd, j, weights + h);
+          }
+        });
         float keep[kHeadTile];
         for (int64_t h = 0; h < heads; ++h) {
           keep[h] = Weigh(weights[h], task.scale, begin, end, state[h]);
         }
-        for (int64_t h = 0; h < heads; ++h) {
-          AddValues(v + offset, weights[h], begin, end, keep[h], hd, o + h * hd);
-        }
+        ForHeads(heads, [&]<int kHeads>(int64_t h) {
+          AddValues<kHeads>(v + offset, weights + h, begin, end, keep + h, hd, o + h * hd);
+        });
       }
       for (int64_t h = 0; h < heads; ++h) {
         const Reg inverse = V::Set(1.0f / state[h].total);

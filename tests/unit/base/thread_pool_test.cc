@@ -30,6 +30,17 @@ TEST(ThreadPoolTest, ManyShortLoopsInARow) {
   for (int64_t i = 0; i < 16; ++i) EXPECT_EQ(sums[i], 2000 * i);
 }
 
+// Late workers of one loop must not touch the next, which is of another length and body.
+TEST(ThreadPoolTest, LoopsOfChangingLengthDoNotMix) {
+  ThreadPool pool(4);
+  for (int64_t round = 0; round < 20000; ++round) {
+    const int64_t count = 2 + round % 5;
+    std::vector<std::atomic<int64_t>> seen(count);
+    pool.ParallelFor(count, [&](int64_t i) { seen[i].fetch_add(round + 1); });
+    for (int64_t i = 0; i < count; ++i) ASSERT_EQ(seen[i].load(), round + 1) << i;
+  }
+}
+
 TEST(ThreadPoolTest, WorkersThatSleepWakeForTheNextLoop) {
   ThreadPool pool(2);
   for (int round = 0; round < 3; ++round) {

@@ -38,9 +38,10 @@ std::vector<std::string> LevelsInProcCpuinfo() {
                        [&](const char* n) { return flags.contains(n); });
   };
   std::vector<std::string> levels = {"scalar"};
-  if (has({"avx2", "fma"})) levels.push_back("avx2");
-  if (has({"avx2", "fma", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})) {
+  if (has({"avx2", "fma", "f16c"})) levels.push_back("avx2");
+  if (has({"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})) {
     levels.push_back("avx512_vnni");
+    if (has({"amx_tile", "amx_int8"})) levels.push_back("amx_int8");
   }
   return levels;
 }
@@ -81,14 +82,14 @@ TEST(TernaryLinear, ProductsAreExactAtEveryLevelOfThisMachine) {
   for (const std::string& level : levels) {
     auto ops = testing::CpuOps(level, 2);
     Random random(1);
-    std::uniform_int_distribution<int64_t> size(1, 130), tokens(1, 20);
+    std::uniform_int_distribution<int64_t> size(1, 130), tokens(1, 40);
     for (int i = 0; i < 150; ++i) {
       const TernaryMatrix w = testing::RandomTernary(random, size(random), size(random));
       Quantized<float> q(tokens(random), w.cols());
       testing::FillRandom(random, q, /*unit_scales=*/true);
       ExpectExactProducts(*ops, q.mat, w);
     }
-    for (int64_t t = 1; t <= 17; ++t) {
+    for (int64_t t = 1; t <= 50; ++t) {
       const TernaryMatrix w = testing::RandomTernary(random, 97, 321);
       Quantized<float> q(t, w.cols());
       testing::FillRandom(random, q, true);

@@ -1,0 +1,180 @@
+// AMX int8: 16 tokens times 16 rows times 64 columns in one instruction. Where few tokens would
+// leave most of a tile empty, VNNI is as fast or faster and does the work, as it does everything
+// but the ternary products.
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/avx512_ternary.h"
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna::cpu {
+namespace {
+
+constexpr int64_t kTileRows = 16;
+constexpr int64_t kTileBytes = 64;  // of a row
+constexpr int64_t kMinTokens = 6;
+constexpr int64_t kPrefetchBytes = 2048;  // as far ahead as VNNI's
+
+// What ldtilecfg reads.
+struct alignas(64) TileConfig {
+  uint8_t palette = 1;
+  uint8_t start_row = 0;
+  uint8_t reserved[14] = {};
+  uint16_t bytes[16] = {};  // of a row, per tile
+  uint8_t rows[16] = {};
+};
+
+// Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
+// of both (4, 5), codes of the two row blocks (6, 7).
+void Configure(int64_t first_tokens, int64_t next_tokens) {
+  TileConfig config;
+  const int64_t rows[8] = {first_tokens, first_tokens, next_tokens, next_tokens,
+                           first_tokens, next_tokens,  kTileRows,   kTileRows};
+  for (int tile = 0; tile < 8; ++tile) {
+    config.bytes[tile] = kTileBytes;
+    // A tile of no rows may not even be named, so it has one, which nobody looks at.
+    config.rows[tile] = static_cast<uint8_t>(rows[tile] > 0 ? rows[tile] : 1);
+  }
+  _tile_loadconfig(&config);
+}
+
+// The codes of one block, as tdpbsud takes them: row r holds columns 4r .. 4r+3 of all 16 rows,
+// which is how a shifted and masked line comes (ternary_format.h).
+struct alignas(64) CodeTile {
+  uint8_t bytes[kTileRows][kTileBytes];
+};
+
+inline void Unpack(const uint8_t* packed, CodeTile& out) {
+  for (int64_t j = 0; j < kTernaryBlockCols / kTernaryLineCols; ++j) {
+    const uint8_t* p = packed + j * kTernaryLineBytes;
+    const __m512i line = _mm512_load_si512(p);
+    _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    _mm512_store_si512(out.bytes[4 * j], CodesOf<0>(line));
+    _mm512_store_si512(out.bytes[4 * j + 1], CodesOf<1>(line));
+    _mm512_store_si512(out.bytes[4 * j + 2], CodesOf<2>(line));
+    _mm512_store_si512(out.bytes[4 * j + 3], CodesOf<3>(line));
+  }
+}
+
+struct alignas(64) SumTile {
+  int32_t of[kTileRows][kTernaryBlockRows];  // [token][row]
+};
+
+// Outputs of row block `row_block` and, with kBlocks = 2, the next, for `tokens` tokens from
+// `token` on: at most 16, or with kTokenTiles = 2 at most 32. The tiles are configured for them.
+template <int kBlocks, int kTokenTiles>
+void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int64_t tokens) {
+  const uint8_t* packed = task.packed + row_block * task.col_blocks * kTernaryBlockBytes;
+  const uint8_t* next_packed = packed + task.col_blocks * kTernaryBlockBytes;
+  const int8_t* q = task.q + token * task.q_stride;
+  const int8_t* next_q = q + kTileRows * task.q_stride;
+  alignas(64) float value[kBlocks][kTokenTiles * kTileRows][kTernaryBlockRows] = {};
+  // A tile cannot be loaded before the stores to it have reached the cache, so the next column
+  // block is unpacked while this one is multiplied.
+  CodeTile codes[2][kBlocks];
+  SumTile sums[4];
+  const auto unpack = [&](int64_t b) __attribute__((always_inline)) {
+    Unpack(packed + b * kTernaryBlockBytes, codes[b % 2][0]);
+    if constexpr (kBlocks == 2) Unpack(next_packed + b * kTernaryBlockBytes, codes[b % 2][1]);
+  };
+  for (int64_t g = 0; g < task.num_groups; ++g) {
+    const int64_t begin = g * task.group_col_blocks;
+    const int64_t end = begin + task.group_col_blocks < task.col_blocks
+                            ? begin + task.group_col_blocks
+                            : task.col_blocks;
+    _tile_zero(0);
+    if constexpr (kBlocks == 2) _tile_zero(1);
+    if constexpr (kTokenTiles == 2) _tile_zero(2);
+    if constexpr (kBlocks == 2 && kTokenTiles == 2) _tile_zero(3);
+    unpack(begin);
+    for (int64_t b = begin; b < end; ++b) {
+      if (b + 1 < end) unpack(b + 1);
+      _tile_loadd(4, q + b * kTernaryBlockCols, task.q_stride);
+      _tile_loadd(6, codes[b % 2][0].bytes, kTileBytes);
+      _tile_dpbsud(0, 4, 6);
+      if constexpr (kBlocks == 2) {
+        _tile_loadd(7, codes[b % 2][1].bytes, kTileBytes);
+        _tile_dpbsud(1, 4, 7);
+      }
+      if constexpr (kTokenTiles == 2) {
+        _tile_loadd(5, next_q + b * kTernaryBlockCols, task.q_stride);
+        _tile_dpbsud(2, 5, 6);
+        if constexpr (kBlocks == 2) _tile_dpbsud(3, 5, 7);
+      }
+    }
+    _tile_stored(0, sums[0].of, kTileBytes);
+    if constexpr (kBlocks == 2) _tile_stored(1, sums[1].of, kTileBytes);
+    if constexpr (kTokenTiles == 2) _tile_stored(2, sums[2].of, kTileBytes);
+    if constexpr (kBlocks == 2 && kTokenTiles == 2) _tile_stored(3, sums[3].of, kTileBytes);
+    for (int k = 0; k < kBlocks; ++k) {
+      const int64_t first_row = (row_block + k) * kTernaryBlockRows;
+      const __mmask16 rows = FirstRows(task.rows - first_row);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const __m512i sum = _mm512_load_si512(sums[t / kTileRows * 2 + k].of[t % kTileRows]);
+        const __m512 product = ScaledProduct(task, token + t, first_row, g, rows, sum);
+        _mm512_store_ps(value[k][t], _mm512_add_ps(_mm512_load_ps(value[k][t]), product));
+      }
+    }
+  }
+  for (int k = 0; k < kBlocks; ++k) {
+    const int64_t first_row = (row_block + k) * kTernaryBlockRows;
+    const __mmask16 rows = FirstRows(task.rows - first_row);
+    for (int64_t t = 0; t < tokens; ++t) {
+      StoreOutputs(task, token + t, first_row, rows, _mm512_load_ps(value[k][t]));
+    }
+  }
+}
+
+template <int kTokenTiles>
+void TernaryBlocks(const TernaryTask& task, int64_t first, int64_t count, int64_t token,
+                   int64_t tokens) {
+  int64_t block = first;
+  for (; block + 2 <= first + count; block += 2) {
+    TernaryTile<2, kTokenTiles>(task, block, token, tokens);
+  }
+  if (block < first + count) TernaryTile<1, kTokenTiles>(task, block, token, tokens);
+}
+
+void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
+  int64_t token = 0;
+  int64_t configured = 0;
+  while (task.tokens - token >= kMinTokens) {
+    const int64_t left = task.tokens - token;
+    const int64_t tokens = left < 2 * kTileRows ? left : 2 * kTileRows;
+    const int64_t next_tokens = tokens > kTileRows ? tokens - kTileRows : 0;
+    if (configured != tokens) Configure(tokens - next_tokens, next_tokens);
+    configured = tokens;
+    if (next_tokens == 0) {
+      TernaryBlocks<1>(task, first, count, token, tokens);
+    } else {
+      TernaryBlocks<2>(task, first, count, token, tokens);
+    }
+    token += tokens;
+  }
+  // Tiles left in use would be saved at every context switch.
+  if (configured != 0) _tile_release();
+  if (token == task.tokens) return;
+  TernaryTask rest = task;
+  rest.q += token * task.q_stride;
+  rest.s += token * task.num_groups;
+  rest.sum += token * task.num_groups;
+  rest.y += token * task.rows;
+  rest.tokens -= token;
+  Avx512VnniKernels().ternary_linear(rest, first, count);
+}
+
+}  // namespace
+
+const CpuKernels& AmxInt8Kernels() {
+  static const CpuKernels kernels = [] {
+    CpuKernels table = Avx512VnniKernels();
+    table.name = "amx_int8";
+    table.ternary_linear = TernaryLinear;
+    return table;
+  }();
+  return kernels;
+}
+
+}  // namespace sterna::cpu

@@ -1,0 +1,66 @@
+// What the AVX-512 ternary products share, whether VNNI or AMX sums them up: codes from packed
+// lines, and outputs from integer sums, 16 rows at once.
+//
+// In an unnamed namespace for the reason given in vector_kernels.h.
+#ifndef STERNA_KERNELS_CPU_AVX512_TERNARY_H_
+#define STERNA_KERNELS_CPU_AVX512_TERNARY_H_
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna::cpu {
+namespace {
+
+// The lanes of a row block that are rows, of `left` in the matrix from its first row on.
+inline __mmask16 FirstRows(int64_t left) {
+  return left < kTernaryBlockRows ? static_cast<__mmask16>((1u << left) - 1) : __mmask16{0xffff};
+}
+
+// Columns 4*kI .. 4*kI + 3 of a line: bits 2*kI, 2*kI + 1 of every byte.
+template <int kI>
+inline __m512i CodesOf(__m512i line) {
+  return _mm512_and_si512(_mm512_srli_epi16(line, 2 * kI), _mm512_set1_epi8(3));
+}
+
+// Scales of 16 rows in group g, where a tensor has more than one.
+inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, __mmask16 rows) {
+  const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
+  if (task.w_scale_row_stride == 1) return _mm512_maskz_loadu_ps(rows, scales);
+  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+  const __m512i index =
+      _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(task.w_scale_row_stride)));
+  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), rows, index, scales, 4);
+}
+
+// What group g adds to 16 outputs of one token, `sums` holding the sums of activations times codes.
+inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t first_row, int64_t g,
+                            __mmask16 rows, __m512i sums) {
+  const int64_t i = token * task.num_groups + g;
+  const __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(task.sum[i])));
+  // A vector division takes as long as the products of many columns: one scalar where it will do.
+  const __m512 scale =
+      task.w_scale_row_stride == 0
+          ? _mm512_set1_ps(task.w_scale[0] / task.s[i])
+          : _mm512_div_ps(RowScales(task, first_row, g, rows), _mm512_set1_ps(task.s[i]));
+  return _mm512_mul_ps(product, scale);
+}
+
+// Writes 16 outputs of one token.
+inline void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, __mmask16 rows,
+                         __m512 value) {
+  float* y = task.y + token * task.rows + first_row;
+  if (task.bias != nullptr) {
+    value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(rows, task.bias + first_row));
+  }
+  if (task.accumulate) value = _mm512_add_ps(_mm512_maskz_loadu_ps(rows, y), value);
+  _mm512_mask_storeu_ps(y, rows, value);
+}
+
+}  // namespace
+}  // namespace sterna::cpu
+
+#endif  // STERNA_KERNELS_CPU_AVX512_TERNARY_H_
