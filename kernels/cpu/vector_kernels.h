@@ -268,13 +268,15 @@ struct VectorKernels {
     }
   }
 
-  // A block's worth of numbers for one query head.
-  using BlockRow = float[kKvBlockTokens];
+  // Attention goes through a sequence in spans of this many blocks, which it weighs as one.
+  static constexpr int64_t kSpanBlocks = 4;
+  static constexpr int64_t kSpanTokens = kSpanBlocks * kKvBlockTokens;
+  // A span's numbers for one query head.
+  using SpanRow = float[kSpanTokens];
 
-  // scores[h][j .. j+3] = q[h] . k[j .. j+3]: kHeads heads share the loading of four rows of k.
+  // scores[h][j .. j+3] = q[h] . k[0 .. 3]: kHeads heads share the loading of four rows of k.
   template <int kHeads, typename E>
-  static void FourScores(const float* q, const E* k, int64_t hd, int64_t j, BlockRow* scores) {
-    k += j * hd;
+  static void FourScores(const float* q, const E* k, int64_t hd, int64_t j, SpanRow* scores) {
     Reg acc[kHeads][4];
     for (int h = 0; h < kHeads; ++h) {
       for (int r = 0; r < 4; ++r) acc[h][r] = V::Zero();
@@ -295,9 +297,10 @@ struct VectorKernels {
     }
   }
 
-  // o[h] = o[h] * keep[h] + sum of weights[h][j] * v[j] over j = begin .. end-1, in order of j.
+  // o[h] = o[h] * keep[h] + sum of weights[h][j] * v[j] over j = begin .. end-1, in order of j; row
+  // j is row j % kKvBlockTokens of blocks[j / kKvBlockTokens].
   template <int kHeads, typename E>
-  static void AddValues(const E* v, const BlockRow* weights, int64_t begin, int64_t end,
+  static void AddValues(const E* const* blocks, const SpanRow* weights, int64_t begin, int64_t end,
                         const float* keep, int64_t hd, float* o) {
     // kRegs registers of columns from i on, `n` of them there.
     const auto columns = [&]<int kRegs>(int64_t i, int64_t n) __attribute__((always_inline)) {
@@ -309,9 +312,10 @@ struct VectorKernels {
         }
       }
       for (int64_t j = begin; j < end; ++j) {
+        const E* v = blocks[j / kKvBlockTokens] + j % kKvBlockTokens * hd + i;
         Reg value[kRegs];
         for (int r = 0; r < kRegs; ++r) {
-          value[r] = LoadWide(v + j * hd + i + r * kLanes, n - r * kLanes);
+          value[r] = LoadWide(v + r * kLanes, n - r * kLanes);
         }
         for (int h = 0; h < kHeads; ++h) {
           const Reg weight = V::Set(weights[h][j]);
@@ -336,19 +340,19 @@ struct VectorKernels {
     float total;
   };
 
-  // Takes one block into `state`. `scores` [kKvBlockTokens] holds q . k for positions begin ..
-  // end-1 and becomes their weights; returns the factor for what o holds so far.
-  static float Weigh(float* scores, float scale, int64_t begin, int64_t end, Softmax& state) {
+  // Takes one span into `state`. `scores` holds q . k for positions begin .. end-1 and becomes
+  // their weights; returns the factor for what o holds so far.
+  static float Weigh(SpanRow& scores, float scale, int64_t begin, int64_t end, Softmax& state) {
     for (int64_t j = 0; j < begin; ++j) scores[j] = -__builtin_inff();
-    for (int64_t j = end; j < kKvBlockTokens; ++j) scores[j] = -__builtin_inff();
+    for (int64_t j = end; j % kLanes != 0; ++j) scores[j] = -__builtin_inff();
     const Reg factor = V::Set(scale);
     Reg most = V::Set(state.largest);
-    for (int64_t j = 0; j < kKvBlockTokens; j += kLanes) {
+    for (int64_t j = 0; j < end; j += kLanes) {
       most = V::Max(V::Mul(V::Load(scores + j), factor), most);
     }
     const Reg largest = V::Set(V::Largest(most));
     Reg sum = V::Zero();
-    for (int64_t j = 0; j < kKvBlockTokens; j += kLanes) {
+    for (int64_t j = 0; j < end; j += kLanes) {
       const Reg weight = Exp(V::Sub(V::Mul(V::Load(scores + j), factor), largest));
       V::Store(scores + j, weight);
       sum = V::Add(sum, weight);
@@ -367,49 +371,62 @@ struct VectorKernels {
     if (h < heads) body.template operator()<1>(h);
   }
 
-  // Blocks in order of position. All heads of the group do one part of a block before the next: K
-  // and V are in the first-level cache for all but the first, and heads do not wait for one
-  // another.
+  // Asks for a block of K or V: the hardware does not know where the next one is.
+  template <typename E>
+  static void PrefetchBlock(const E* block, int64_t hd) {
+    constexpr int64_t kLineElements = 64 / sizeof(E);
+    for (int64_t i = 0; i < kKvBlockTokens * hd; i += kLineElements) __builtin_prefetch(block + i);
+  }
+
+  // Spans in order of position, cut at multiples of kSpanBlocks blocks whatever is attended. All
+  // heads of the group do one part of a span before the next: K and V are in the first-level cache
+  // for all but the first, and heads do not wait for one another.
   template <typename E>
   static void Attend(const AttentionTask& task) {
     constexpr int kHeadTile = 16;
     const int64_t hd = task.head_dim;
     const E* k = static_cast<const E*>(task.k);
     const E* v = static_cast<const E*>(task.v);
+    const int64_t first_block = task.first / kKvBlockTokens;
+    const int64_t last_block = task.last / kKvBlockTokens;
     for (int64_t head = 0; head < task.heads; head += kHeadTile) {
       const int64_t heads = task.heads - head < kHeadTile ? task.heads - head : kHeadTile;
       const float* q = task.q + head * hd;
       float* o = task.o + head * hd;
       Softmax state[kHeadTile];
-      BlockRow weights[kHeadTile];
+      SpanRow weights[kHeadTile];
       for (int64_t i = 0; i < heads * hd; ++i) o[i] = 0.0f;
       for (int64_t h = 0; h < heads; ++h) state[h] = {-__builtin_inff(), 0.0f};
-      const int64_t last_block = task.last / kKvBlockTokens;
-      for (int64_t block = task.first / kKvBlockTokens; block <= last_block; ++block) {
-        const int64_t offset = task.block_table[block] * task.block_stride;
-        const int64_t start = block * kKvBlockTokens;
+      for (int64_t span = first_block / kSpanBlocks * kSpanBlocks; span <= last_block;
+           span += kSpanBlocks) {
+        // Positions are relative to the span from here on.
+        const int64_t start = span * kKvBlockTokens;
         const int64_t begin = task.first > start ? task.first - start : 0;
-        const int64_t end = block < last_block ? kKvBlockTokens : task.last - start + 1;
-        if (block < last_block) {
-          const int64_t next = task.block_table[block + 1] * task.block_stride;
-          constexpr int64_t kLineElements = 64 / sizeof(E);
-          for (int64_t i = 0; i < kKvBlockTokens * hd; i += kLineElements) {
-            __builtin_prefetch(k + next + i);
-            __builtin_prefetch(v + next + i);
+        const int64_t end =
+            task.last - start + 1 < kSpanTokens ? task.last - start + 1 : kSpanTokens;
+        const E* values[kSpanBlocks];
+        for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < end; ++b) {
+          const int64_t offset = task.block_table[span + b] * task.block_stride;
+          values[b] = v + offset;
+          PrefetchBlock(values[b], hd);
+          if (span + b < last_block) {
+            PrefetchBlock(k + task.block_table[span + b + 1] * task.block_stride, hd);
           }
+          // Four scores at once, though some may not be attended: a block is whole in memory.
+          const int64_t from = b * kKvBlockTokens;
+          const int64_t to = end - from < kKvBlockTokens ? end - from : kKvBlockTokens;
+          ForHeads(heads, [&]<int kHeads>(int64_t h) {
+            for (int64_t j = 0; j < to; j += 4) {
+              FourScores<kHeads>(q + h * hd, k + offset + j * hd, hd, from + j, weights + h);
+            }
+          });
         }
-        // Four scores at once, though some may not be attended: a block is whole in memory.
-        ForHeads(heads, [&]<int kHeads>(int64_t h) {
-          for (int64_t j = begin / 4 * 4; j < end; j += 4) {
-            FourScores<kHeads>(q + h * hd, k + offset, hd, j, weights + h);
-          }
-        });
         float keep[kHeadTile];
         for (int64_t h = 0; h < heads; ++h) {
           keep[h] = Weigh(weights[h], task.scale, begin, end, state[h]);
         }
         ForHeads(heads, [&]<int kHeads>(int64_t h) {
-          AddValues<kHeads>(v + offset, weights + h, begin, end, keep + h, hd, o + h * hd);
+          AddValues<kHeads>(values, weights + h, begin, end, keep + h, hd, o + h * hd);
         });
       }
       for (int64_t h = 0; h < heads; ++h) {
