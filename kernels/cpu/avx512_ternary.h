@@ -1,7 +1,7 @@
 // What the AVX-512 ternary products share, whether VNNI or AMX sums them up: codes from packed
 // lines, and outputs from integer sums, 16 rows at once.
 //
-// In an unnamed namespace for the reason given in vector_kernels.h.
+// In an unnamed namespace for the reason given in vector_math.h.
 #ifndef STERNA_KERNELS_CPU_AVX512_TERNARY_H_
 #define STERNA_KERNELS_CPU_AVX512_TERNARY_H_
 
