@@ -70,7 +70,15 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
   const uint8_t* next_packed = packed + task.col_blocks * kTernaryBlockBytes;
   const int8_t* q = task.q + token * task.q_stride;
   const int8_t* next_q = q + kTileRows * task.q_stride;
-  alignas(64) float value[kBlocks][kTokenTiles * kTileRows][kTernaryBlockRows] = {};
+  // Sums over groups so far; not touched where there is one group.
+  alignas(64) float value[kBlocks][kTokenTiles * kTileRows][kTernaryBlockRows];
+  alignas(64) float tensor_scales[kTokenTiles * kTileRows] = {};
+  if (task.w_scale_row_stride == 0) {
+    for (int64_t t = 0; t < tokens; t += kTileRows) {
+      const __m512 s = _mm512_maskz_loadu_ps(FirstLanes(tokens - t), task.s + token + t);
+      _mm512_store_ps(tensor_scales + t, _mm512_div_ps(_mm512_set1_ps(task.w_scale[0]), s));
+    }
+  }
   // A tile cannot be loaded before the stores to it have reached the cache, so the next column
   // block is unpacked while this one is multiplied.
   CodeTile codes[2][kBlocks];
@@ -110,19 +118,19 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     if constexpr (kBlocks == 2 && kTokenTiles == 2) _tile_stored(3, sums[3].of, kTileBytes);
     for (int k = 0; k < kBlocks; ++k) {
       const int64_t first_row = (row_block + k) * kTernaryBlockRows;
-      const __mmask16 rows = FirstRows(task.rows - first_row);
+      const __mmask16 rows = FirstLanes(task.rows - first_row);
       for (int64_t t = 0; t < tokens; ++t) {
         const __m512i sum = _mm512_load_si512(sums[t / kTileRows * 2 + k].of[t % kTileRows]);
-        const __m512 product = ScaledProduct(task, token + t, first_row, g, rows, sum);
-        _mm512_store_ps(value[k][t], _mm512_add_ps(_mm512_load_ps(value[k][t]), product));
+        const __m512 product =
+            ScaledProduct(task, token + t, first_row, g, rows, sum, tensor_scales[t]);
+        const __m512 before = g == 0 ? _mm512_setzero_ps() : _mm512_load_ps(value[k][t]);
+        const __m512 after = _mm512_add_ps(before, product);
+        if (g + 1 < task.num_groups) {
+          _mm512_store_ps(value[k][t], after);
+        } else {
+          StoreOutputs(task, token + t, first_row, rows, after);
+        }
       }
-    }
-  }
-  for (int k = 0; k < kBlocks; ++k) {
-    const int64_t first_row = (row_block + k) * kTernaryBlockRows;
-    const __mmask16 rows = FirstRows(task.rows - first_row);
-    for (int64_t t = 0; t < tokens; ++t) {
-      StoreOutputs(task, token + t, first_row, rows, _mm512_load_ps(value[k][t]));
     }
   }
 }

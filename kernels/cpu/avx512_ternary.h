@@ -15,8 +15,8 @@
 namespace sterna::cpu {
 namespace {
 
-// The lanes of a row block that are rows, of `left` in the matrix from its first row on.
-inline __mmask16 FirstRows(int64_t left) {
+// The first `left` of 16 lanes.
+inline __mmask16 FirstLanes(int64_t left) {
   return left < kTernaryBlockRows ? static_cast<__mmask16>((1u << left) - 1) : __mmask16{0xffff};
 }
 
@@ -37,14 +37,14 @@ inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, _
 }
 
 // What group g adds to 16 outputs of one token, `sums` holding the sums of activations times codes.
+// `tensor_scale`: the tensor's scale over the token's, where the tensor has but one.
 inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t first_row, int64_t g,
-                            __mmask16 rows, __m512i sums) {
+                            __mmask16 rows, __m512i sums, float tensor_scale) {
   const int64_t i = token * task.num_groups + g;
   const __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(task.sum[i])));
-  // A vector division takes as long as the products of many columns: one scalar where it will do.
   const __m512 scale =
       task.w_scale_row_stride == 0
-          ? _mm512_set1_ps(task.w_scale[0] / task.s[i])
+          ? _mm512_set1_ps(tensor_scale)
           : _mm512_div_ps(RowScales(task, first_row, g, rows), _mm512_set1_ps(task.s[i]));
   return _mm512_mul_ps(product, scale);
 }

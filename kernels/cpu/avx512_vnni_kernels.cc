@@ -165,7 +165,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
   __mmask16 rows[kBlocks];
   for (int k = 0; k < kBlocks; ++k) {
     const int64_t left = task.rows - first_row - k * kTernaryBlockRows;
-    rows[k] = FirstRows(left);
+    rows[k] = FirstLanes(left);
     for (int t = 0; t < kTokens; ++t) value[k][t] = _mm512_setzero_ps();
   }
   for (int64_t g = 0; g < task.num_groups; ++g) {
@@ -186,12 +186,13 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
               task.q + token * task.q_stride, task.q_stride, begin, end, sums);
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
+      const float tensor_scale = task.w_scale[0] / task.s[(token + t) * task.num_groups + g];
 #pragma GCC unroll 4
       for (int k = 0; k < kBlocks; ++k) {
         __m512i sum = sums.of[k][t][0];
         for (int c = 1; c < kChains; ++c) sum = _mm512_add_epi32(sum, sums.of[k][t][c]);
-        const __m512 product =
-            ScaledProduct(task, token + t, first_row + k * kTernaryBlockRows, g, rows[k], sum);
+        const __m512 product = ScaledProduct(task, token + t, first_row + k * kTernaryBlockRows, g,
+                                             rows[k], sum, tensor_scale);
         value[k][t] = _mm512_add_ps(value[k][t], product);
       }
     }
