@@ -16,6 +16,7 @@ namespace sterna::cpu {
 namespace {
 
 constexpr float kMinAbsmax = 1e-5f;
+// kLargestHalf of half_float.h, whose inline functions must not be compiled here (kernel_table.h).
 constexpr float kHighestHalf = 65504.0f;
 
 template <typename V>
