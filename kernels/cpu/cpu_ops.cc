@@ -226,10 +226,13 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
     return static_cast<const std::byte*>(data) +
            p.kv.Offset(0, kv_head) * KvView<float>::ElementBytes(p.kv.type);
   };
-  const int64_t items = p.q.rows * kv_heads;
-  const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2;
+  // Heads of a block lie side by side (tensor.h), so one core takes all of a token's where there are
+  // tokens enough for every core: what its prefetcher reads ahead of one head is the next head's.
+  const int64_t heads_per_item = p.q.rows >= 2 * pool_.num_threads() ? kv_heads : 1;
+  const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2 * heads_per_item;
+  const int64_t items = p.q.rows * kv_heads / heads_per_item;
   ForRuns(items, cost / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
-    for (int64_t i = first; i < first + count; ++i) {
+    for (int64_t i = first * heads_per_item; i < (first + count) * heads_per_item; ++i) {
       const int64_t t = i / kv_heads;
       const int64_t kv_head = i % kv_heads;
       const int64_t last = p.positions[t];
