@@ -112,20 +112,22 @@ void BenchTernaryLinear(::benchmark::State& state, const std::string& isa, int t
 
 void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads,
                       DenseType type) {
-  const int64_t tokens = state.range(0);
-  constexpr int64_t kVocabulary = 128256, kHidden = 2560;
+  const int64_t tokens = state.range(0), vocabulary = state.range(1), hidden = state.range(2);
   auto ops = MakeOps(isa, threads);
-  DenseMatrix w = {.type = type, .data = nullptr, .rows = kVocabulary, .cols = kHidden};
+  DenseMatrix w = {.type = type, .data = nullptr, .rows = vocabulary, .cols = hidden};
   AlignedBuffer<uint8_t> weights(w.bytes());
-  // Not zero: a hypervisor may back zero pages with one page, and the cache then serves them.
-  for (size_t i = 0; i < weights.size(); ++i) weights[i] = static_cast<uint8_t>(i * 7 % 61);
+  // Neither zero, as a hypervisor may back zero pages with one page, which the cache then serves,
+  // nor denormal, which is slow: bf16 numbers around 1/64.
+  for (size_t i = 0; i < weights.size(); ++i) {
+    weights[i] = static_cast<uint8_t>(i % 2 == 1 ? 0x3c : i * 7 % 251);
+  }
   w.data = weights.data();
-  AlignedBuffer<float> x(tokens * kHidden), y(tokens * kVocabulary);
+  AlignedBuffer<float> x(tokens * hidden), y(tokens * vocabulary);
   for (float& value : x.span()) value = 0.5f;
   for (auto _ : state) {
-    ops->DenseLinear({.x = {.data = x.data(), .rows = tokens, .cols = kHidden},
+    ops->DenseLinear({.x = {.data = x.data(), .rows = tokens, .cols = hidden},
                       .w = w,
-                      .y = {.data = y.data(), .rows = tokens, .cols = kVocabulary}});
+                      .y = {.data = y.data(), .rows = tokens, .cols = vocabulary}});
     ::benchmark::DoNotOptimize(y.data());
   }
   state.counters["GB"] = PerSecond(static_cast<double>(w.bytes()) * 1e-9);
@@ -265,8 +267,10 @@ void RegisterLevel(const std::string& isa, int threads) {
     auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
     for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
   }
-  for (const int64_t tokens : {1, 8}) {
-    add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16)->Arg(tokens);
+  auto* dense = add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16);
+  dense->ArgNames({"T", "vocabulary", "hidden"});
+  for (const int64_t tokens : {1, 8, 16}) {
+    dense->Args({tokens, 128256, 2560})->Args({tokens, 128256, 4096})->Args({tokens, 4096, 256});
   }
   for (const auto& [name, type] : {std::pair("PagedAttention/f32", KvType::kFull),
                                    std::pair("PagedAttention/f16", KvType::kF16)}) {

@@ -19,7 +19,7 @@ struct CpuOptions {
 };
 
 // Levels this machine can run, worst first: "scalar", then "avx2", "avx512_vnni" and
-// "amx_int8" where present.
+// "amx" where present.
 std::vector<std::string> CpuIsaLevels();
 
 // InvalidArgument, naming the choices, for a level that is unknown or that this machine lacks.

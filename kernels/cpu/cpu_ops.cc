@@ -139,20 +139,25 @@ void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
 
 void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
   STERNA_CHECK(p.x.cols == p.w.cols && p.y.rows == p.x.rows && p.y.cols == p.w.rows);
-  const DenseTask task = {.x = p.x.data,
-                          .tokens = p.x.rows,
-                          .w = p.w.data,
-                          .bf16 = p.w.type == DenseType::kBf16,
-                          .rows = p.w.rows,
-                          .cols = p.w.cols,
-                          .y = p.y.data};
-  // Rows of which all tokens are computed before the next: a panel fits the second-level cache.
-  constexpr int64_t kPanelRows = 48;
-  const int64_t panel_cost = p.x.rows * kPanelRows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(CeilDiv(p.w.rows, kPanelRows), panel_cost, [&](int64_t first, int64_t count) {
-    for (int64_t row = first * kPanelRows; row < (first + count) * kPanelRows && row < p.w.rows;
-         row += kPanelRows) {
-      kernels_.dense_linear(task, row, std::min(kPanelRows, p.w.rows - row));
+  DenseTask task = {.x = p.x.data,
+                    .tokens = p.x.rows,
+                    .w = p.w.data,
+                    .bf16 = p.w.type == DenseType::kBf16,
+                    .rows = p.w.rows,
+                    .cols = p.w.cols,
+                    .y = p.y.data};
+  const auto pack_bytes = static_cast<size_t>(kernels_.dense_pack_bytes(task));
+  if (pack_bytes > 0) {
+    if (packed_x_.size() < pack_bytes) packed_x_ = AlignedBuffer<std::byte>(pack_bytes);
+    kernels_.pack_dense(task, packed_x_.data());
+    task.packed_x = packed_x_.data();
+  }
+  const int64_t panel_rows = kernels_.dense_panel_rows;
+  const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
+  ForRuns(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
+    for (int64_t panel = first; panel < first + count; ++panel) {
+      const int64_t row = panel * panel_rows;
+      kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));
     }
   });
 }
@@ -226,8 +231,9 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
     return static_cast<const std::byte*>(data) +
            p.kv.Offset(0, kv_head) * KvView<float>::ElementBytes(p.kv.type);
   };
-  // Heads of a block lie side by side (tensor.h), so one core takes all of a token's where there are
-  // tokens enough for every core: what its prefetcher reads ahead of one head is the next head's.
+  // Heads of a block lie side by side (tensor.h), so one core takes all of a token's where there
+  // are tokens enough for every core: what its prefetcher reads ahead of one head is the next
+  // head's.
   const int64_t heads_per_item = p.q.rows >= 2 * pool_.num_threads() ? kv_heads : 1;
   const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2 * heads_per_item;
   const int64_t items = p.q.rows * kv_heads / heads_per_item;

@@ -6,9 +6,11 @@
 #ifndef STERNA_KERNELS_CPU_CPU_OPS_H_
 #define STERNA_KERNELS_CPU_CPU_OPS_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <string>
 
+#include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/ops.h"
@@ -43,6 +45,7 @@ class CpuOps final : public Ops<float> {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
+  AlignedBuffer<std::byte> packed_x_;  // DenseLinear's; grows to what was needed most
 };
 
 }  // namespace sterna::cpu

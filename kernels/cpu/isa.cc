@@ -30,11 +30,12 @@ bool HasAvx512Vnni() {
 }
 
 // Linux gives a process the tiles' 8 KiB of registers only when it asks (arch_prctl(2)).
-bool HasAmxInt8() {
+bool HasAmx() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
   static const bool has = HasAvx512Vnni() && __builtin_cpu_supports("amx-tile") &&
                           __builtin_cpu_supports("amx-int8") &&
+                          __builtin_cpu_supports("amx-bf16") &&
                           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return has;
 }
@@ -47,7 +48,7 @@ std::vector<const CpuKernels*> AvailableKernels() {
 #if defined(__x86_64__)
   if (HasAvx2()) tables.push_back(&Avx2Kernels());
   if (HasAvx512Vnni()) tables.push_back(&Avx512VnniKernels());
-  if (HasAmxInt8()) tables.push_back(&AmxInt8Kernels());
+  if (HasAmx()) tables.push_back(&AmxKernels());
 #endif
   return tables;
 }

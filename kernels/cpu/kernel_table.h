@@ -54,6 +54,7 @@ struct DenseTask {
   int64_t rows;
   int64_t cols;
   float* y;
+  const void* packed_x = nullptr;  // what pack_dense made of x
 };
 
 // One row to be quantised; see QuantizedMat.
@@ -86,8 +87,13 @@ struct CpuKernels {
   const char* name;
   // Outputs of row blocks first .. first + count - 1, all tokens.
   void (*ternary_linear)(const TernaryTask& task, int64_t first, int64_t count);
-  // Outputs of rows first .. first + count - 1, all tokens.
+  // Outputs of rows first .. first + count - 1, all tokens; `first` a multiple of dense_panel_rows.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
+  // Rows that pay off in one call: their weights fit the second-level cache.
+  int64_t dense_panel_rows;
+  // Bytes that pack_dense writes, aligned to 64, before dense_linear; 0: there is nothing to pack.
+  int64_t (*dense_pack_bytes)(const DenseTask& task);
+  void (*pack_dense)(const DenseTask& task, void* packed);
   // y[n] = bf16 x[n].
   void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
   // y[n] = x[n], rounded as FloatToHalf does.
@@ -114,7 +120,7 @@ const CpuKernels& ScalarKernels();
 #if defined(__x86_64__)
 const CpuKernels& Avx2Kernels();
 const CpuKernels& Avx512VnniKernels();
-const CpuKernels& AmxInt8Kernels();
+const CpuKernels& AmxKernels();
 #endif
 
 }  // namespace sterna::cpu

@@ -141,6 +141,8 @@ struct VectorKernels : VectorMath<V> {
     }
   }
 
+  static constexpr int64_t kDensePanelRows = 48;
+
   // kRows x kTokens dot products. Each has one accumulator, so that its sum is the same in every
   // tile shape; the tile gives the processor independent chains to overlap.
   template <typename W, int kTokens, int kRows>
@@ -219,6 +221,9 @@ struct VectorKernels : VectorMath<V> {
     }
   }
 
+  static int64_t DensePackBytes(const DenseTask& /*task*/) { return 0; }
+  static void PackDense(const DenseTask& /*task*/, void* /*packed*/) {}
+
   static float LargestOf(const float* x, int64_t n) {
     const Reg lowest = V::Set(-__builtin_inff());
     Reg largest = lowest;
@@ -262,19 +267,14 @@ struct VectorKernels : VectorMath<V> {
   // The table of this instruction set.
   static constexpr CpuKernels Table(const char* name,
                                     void (*ternary_linear)(const TernaryTask&, int64_t, int64_t)) {
-    return {name,
-            ternary_linear,
-            DenseLinear,
-            WidenBf16,
-            NarrowF16,
-            RmsNorm,
-            NormQuantize,
-            SiluGate,
-            ReluSquaredGate,
-            Rotate,
-            VectorAttention<V>::Attention,
-            LargestOf,
-            WeightSum,
+    return {name,           ternary_linear,
+            DenseLinear,    kDensePanelRows,
+            DensePackBytes, PackDense,
+            WidenBf16,      NarrowF16,
+            RmsNorm,        NormQuantize,
+            SiluGate,       ReluSquaredGate,
+            Rotate,         VectorAttention<V>::Attention,
+            LargestOf,      WeightSum,
             Weights};
   }
 };

@@ -94,16 +94,18 @@ TEST(Invariance, TernaryLinear) {
 
 TEST(Invariance, DenseLinear) {
   Random random(2);
-  const std::vector<float> x = RandomFloats(random, kRows * 777);
-  const std::vector<float> w = RandomFloats(random, 403 * 777);
-  const std::vector<uint16_t> bf16 = testing::ToBf16(w);
-  for (const DenseMatrix& m : {DenseMatrix{DenseType::kF32, w.data(), 403, 777},
-                               DenseMatrix{DenseType::kBf16, bf16.data(), 403, 777}}) {
-    ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-      std::vector<float> y((end - begin) * 403);
-      ops.DenseLinear({.x = Rows(x, begin, end), .w = m, .y = View(y, end - begin)});
-      return BytesOf(y);
-    });
+  for (const int64_t cols : {777, 800}) {
+    const std::vector<float> x = RandomFloats(random, kRows * cols);
+    const std::vector<float> w = RandomFloats(random, 403 * cols);
+    const std::vector<uint16_t> bf16 = testing::ToBf16(w);
+    for (const DenseMatrix& m : {DenseMatrix{DenseType::kF32, w.data(), 403, cols},
+                                 DenseMatrix{DenseType::kBf16, bf16.data(), 403, cols}}) {
+      ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
+        std::vector<float> y((end - begin) * 403);
+        ops.DenseLinear({.x = Rows(x, begin, end), .w = m, .y = View(y, end - begin)});
+        return BytesOf(y);
+      });
+    }
   }
 }
 

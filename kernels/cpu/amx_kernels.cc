@@ -1,10 +1,12 @@
-// AMX int8: 16 tokens times 16 rows times 64 columns in one instruction. Where few tokens would
-// leave most of a tile empty, VNNI is as fast or faster and does the work, as it does everything
-// but the ternary products.
+// AMX: 16 tokens times 16 rows times 64 columns of ternary weights in one instruction. Where few
+// tokens would leave most of a tile empty, VNNI is as fast or faster and does the work: integer sums
+// are the same. The bf16 output head is in amx_dense.h; everything else is as without AMX.
 #include <immintrin.h>
 
 #include <cstdint>
 
+#include "kernels/cpu/amx_dense.h"
+#include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/ternary_format.h"
@@ -12,19 +14,8 @@
 namespace sterna::cpu {
 namespace {
 
-constexpr int64_t kTileRows = 16;
-constexpr int64_t kTileBytes = 64;  // of a row
 constexpr int64_t kMinTokens = 6;
 constexpr int64_t kPrefetchBytes = 2048;  // as far ahead as VNNI's
-
-// What ldtilecfg reads.
-struct alignas(64) TileConfig {
-  uint8_t palette = 1;
-  uint8_t start_row = 0;
-  uint8_t reserved[14] = {};
-  uint16_t bytes[16] = {};  // of a row, per tile
-  uint8_t rows[16] = {};
-};
 
 // Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
 // of both (4, 5), codes of the two row blocks (6, 7).
@@ -173,13 +164,21 @@ void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
   Avx512VnniKernels().ternary_linear(rest, first, count);
 }
 
+void DenseLinear(const DenseTask& task, int64_t first, int64_t count) {
+  AmxDenseLinear(task, first, count, Avx512VnniKernels().dense_linear);
+}
+
 }  // namespace
 
-const CpuKernels& AmxInt8Kernels() {
+const CpuKernels& AmxKernels() {
   static const CpuKernels kernels = [] {
     CpuKernels table = Avx512VnniKernels();
-    table.name = "amx_int8";
+    table.name = "amx";
     table.ternary_linear = TernaryLinear;
+    table.dense_linear = DenseLinear;
+    table.dense_panel_rows = kDensePanelBlocks * kTileRows;
+    table.dense_pack_bytes = DensePackBytes;
+    table.pack_dense = PackDense;
     return table;
   }();
   return kernels;
