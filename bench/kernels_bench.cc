@@ -110,11 +110,14 @@ void BenchTernaryLinear(::benchmark::State& state, const std::string& isa, int t
   state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
 }
 
-void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads,
-                      DenseType type) {
+void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads) {
   const int64_t tokens = state.range(0), vocabulary = state.range(1), hidden = state.range(2);
   auto ops = MakeOps(isa, threads);
-  DenseMatrix w = {.type = type, .data = nullptr, .rows = vocabulary, .cols = hidden};
+  DenseMatrix w = {.type = DenseType::kBf16,
+                   .layout = DenseLayout::kTiles,
+                   .data = nullptr,
+                   .rows = vocabulary,
+                   .cols = hidden};
   AlignedBuffer<uint8_t> weights(w.bytes());
   // Neither zero, as a hypervisor may back zero pages with one page, which the cache then serves,
   // nor denormal, which is slow: bf16 numbers around 1/64.
@@ -267,7 +270,7 @@ void RegisterLevel(const std::string& isa, int threads) {
     auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
     for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
   }
-  auto* dense = add("DenseLinear/bf16", BenchDenseLinear, DenseType::kBf16);
+  auto* dense = add("DenseLinear/bf16", BenchDenseLinear);
   dense->ArgNames({"T", "vocabulary", "hidden"});
   for (const int64_t tokens : {1, 8, 16}) {
     dense->Args({tokens, 128256, 2560})->Args({tokens, 128256, 4096})->Args({tokens, 4096, 256});

@@ -21,6 +21,7 @@
 #include <string>
 
 #include "base/status.h"
+#include "kernels/dense_format.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/ternary_format.h"
@@ -68,7 +69,7 @@ struct TernaryLinearParams {
 template <typename F>
 struct DenseLinearParams {
   Mat<const F> x;  // [T, D]
-  DenseMatrix w;   // [N, D]
+  DenseMatrix w;   // [N, D]; bf16 in kTiles, f32 in kRows
   Mat<F> y;        // out [T, N]
 };
 

@@ -21,19 +21,6 @@ Mat<const T> AsConst(Mat<T> m) {
   return {m.data, m.rows, m.cols};
 }
 
-// The element types a dense weight matrix can have.
-enum class DenseType { kF32, kBf16 };
-
-// Row-major [rows, cols] dense weights, e.g. the embedding table or the output head.
-struct DenseMatrix {
-  DenseType type = DenseType::kF32;
-  const void* data = nullptr;
-  int64_t rows = 0;
-  int64_t cols = 0;
-
-  int64_t bytes() const { return rows * cols * (type == DenseType::kF32 ? 4 : 2); }
-};
-
 // Activations quantised to int8 (BitNet b1.58, section 2): q = clamp(round_half_even(x * s)) with
 // s = 127 / max(absmax(x), 1e-5), one s per row, or per `group_size` columns of a row.
 template <typename F>

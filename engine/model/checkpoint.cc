@@ -316,13 +316,12 @@ StatusOr<bool> HasSubNorms(const SafetensorsCheckpoint& tensors, const ModelConf
 
 // All layers, a few at a time; the error of the first layer that has one.
 Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& config, bool sub_norms,
-                  std::vector<LayerWeights>& layers, std::set<std::string>& used) {
+                  ThreadPool& pool, std::vector<LayerWeights>& layers,
+                  std::set<std::string>& used) {
   const size_t count = static_cast<size_t>(config.num_layers);
   layers.resize(count);
   std::vector<TensorReader> readers(count, TensorReader(tensors));
   std::vector<Status> statuses(count);
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {
     const auto n = static_cast<size_t>(i);
     StatusOr<LayerWeights> layer = ReadLayer(readers[n], config, i, sub_norms);
@@ -336,9 +335,9 @@ Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& confi
   return absl::OkStatus();
 }
 
-// A float matrix as the ops take it. BF16 and F32 stay where they are mapped, unless the file puts
-// them at an address no element may have; F16 becomes F32.
-DenseMatrix MakeDense(const TensorView& view, std::vector<AlignedBuffer<uint8_t>>& buffers) {
+// A float matrix in kRows. BF16 and F32 stay where they are mapped, unless the file puts them at an
+// address no element may have; F16 becomes F32.
+DenseMatrix MakeDenseRows(const TensorView& view, std::vector<AlignedBuffer<uint8_t>>& buffers) {
   DenseMatrix dense{.type = view.type == TensorType::kBf16 ? DenseType::kBf16 : DenseType::kF32,
                     .data = view.bytes.data(),
                     .rows = view.shape[0],
@@ -357,23 +356,35 @@ DenseMatrix MakeDense(const TensorView& view, std::vector<AlignedBuffer<uint8_t>
   return dense;
 }
 
-Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config,
+// A float matrix as DenseLinear takes it.
+DenseMatrix MakeHead(const TensorView& view, ThreadPool& pool,
+                     std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  if (view.type != TensorType::kBf16) return MakeDenseRows(view, buffers);
+  const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
+    std::memcpy(values.data(), view.bytes.data() + static_cast<size_t>(row) * values.size_bytes(),
+                values.size_bytes());
+  };
+  return MakeDenseTiles(view.shape[0], view.shape[1], pool, read_row, buffers);
+}
+
+Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, ThreadPool& pool,
                             ModelWeights& weights) {
   constexpr char kEmbedding[] = "model.embed_tokens.weight";
   constexpr char kHead[] = "lm_head.weight";
   const std::vector<int64_t> shape = {config.vocab_size, config.hidden_size};
   STERNA_ASSIGN_OR_RETURN(const TensorView* embedding, reader.GetFloat(kEmbedding, shape));
-  weights.embedding = MakeDense(*embedding, weights.buffers);
   if (!config.tie_embeddings) {
+    weights.embedding = MakeDenseRows(*embedding, weights.buffers);
     if (!reader.Has(kHead)) {
       return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
                                               embedding->file, " lacks tensor '", kHead, "'"));
     }
     STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.GetFloat(kHead, shape));
-    weights.head = MakeDense(*head, weights.buffers);
+    weights.head = MakeHead(*head, pool, weights.buffers);
     return absl::OkStatus();
   }
-  weights.head = weights.embedding;
+  weights.head = MakeHead(*embedding, pool, weights.buffers);
+  weights.embedding = weights.head;
   if (!reader.Has(kHead)) return absl::OkStatus();
   // Some tools store the tied matrix twice. Anything else is another model than the config says.
   STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.Get(kHead));
@@ -424,13 +435,15 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir) {
   ModelWeights& weights = checkpoint.weights;
   STERNA_ASSIGN_OR_RETURN(SafetensorsCheckpoint tensors, SafetensorsCheckpoint::Open(model_dir));
 
+  const int cores = static_cast<int>(std::thread::hardware_concurrency());
+  ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
   TensorReader reader(tensors);
-  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, weights));
+  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
   STERNA_ASSIGN_OR_RETURN(const bool sub_norms, HasSubNorms(tensors, config));
   std::set<std::string> used(reader.used().begin(), reader.used().end());
-  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, sub_norms, weights.layers, used));
+  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, sub_norms, pool, weights.layers, used));
   STERNA_RETURN_IF_ERROR(CheckUnused(tensors, config, used));
   weights.mapped_files =
       std::move(tensors).TakeFilesOf({weights.embedding.data, weights.head.data});

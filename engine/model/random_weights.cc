@@ -16,14 +16,17 @@ namespace {
 class SplitMix64 {
  public:
   explicit SplitMix64(uint64_t seed) : state_(seed) {}
+  // Goes on as after `numbers` calls of Next.
+  void Skip(uint64_t numbers) { state_ += numbers * kStep; }
   uint64_t Next() {
-    uint64_t z = state_ += 0x9e3779b97f4a7c15;
+    uint64_t z = state_ += kStep;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9;
     z = (z ^ (z >> 27)) * 0x94d049bb133111eb;
     return z ^ (z >> 31);
   }
 
  private:
+  static constexpr uint64_t kStep = 0x9e3779b97f4a7c15;
   uint64_t state_;
 };
 
@@ -60,20 +63,21 @@ TernaryMatrix RandomTernary(int64_t rows, int64_t cols, SplitMix64 random) {
   return w;
 }
 
-// BF16 values of either sign with magnitudes in [1/128, 1/64).
-DenseMatrix RandomBf16(int64_t rows, int64_t cols, SplitMix64 random,
+// BF16 values of either sign with magnitudes in [1/128, 1/64), in kTiles.
+DenseMatrix RandomBf16(int64_t rows, int64_t cols, SplitMix64 random, ThreadPool& pool,
                        std::vector<AlignedBuffer<uint8_t>>& buffers) {
   constexpr uint64_t kSignsAndMantissas = 0x807f'807f'807f'807f;
   constexpr uint64_t kExponents = 0x3c00'3c00'3c00'3c00;  // 2^-7 in four bf16
-  DenseMatrix dense{.type = DenseType::kBf16, .data = nullptr, .rows = rows, .cols = cols};
-  AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.bytes()));
-  for (size_t i = 0; i < buffer.size(); i += sizeof(uint64_t)) {
-    const uint64_t four = (random.Next() & kSignsAndMantissas) | kExponents;
-    std::memcpy(buffer.data() + i, &four, std::min(sizeof(four), buffer.size() - i));
-  }
-  dense.data = buffer.data();
-  buffers.push_back(std::move(buffer));
-  return dense;
+  const auto make_row = [&](int64_t row, std::span<uint16_t> values) {
+    SplitMix64 row_random = random;
+    row_random.Skip(static_cast<uint64_t>(row) * ((values.size() + 3) / 4));
+    for (size_t i = 0; i < values.size(); i += 4) {
+      const uint64_t four = (row_random.Next() & kSignsAndMantissas) | kExponents;
+      std::memcpy(&values[i], &four,
+                  std::min(sizeof(four), (values.size() - i) * sizeof(uint16_t)));
+    }
+  };
+  return MakeDenseTiles(rows, cols, pool, make_row, buffers);
 }
 
 TernaryLinearWeights RandomLinear(const ModelConfig& config, int64_t rows, int64_t cols, bool bias,
@@ -121,15 +125,16 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms) {
   constexpr int kMaxThreads = 8;
   ModelWeights weights;
-  weights.embedding =
-      RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0), weights.buffers);
-  weights.head = config.tie_embeddings ? weights.embedding
-                                       : RandomBf16(config.vocab_size, config.hidden_size,
-                                                    TensorStream(seed, -1, 1), weights.buffers);
-  weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
-  weights.layers.resize(static_cast<size_t>(config.num_layers));
   ThreadPool pool(
       std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
+  weights.embedding = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0),
+                                 pool, weights.buffers);
+  weights.head = config.tie_embeddings
+                     ? weights.embedding
+                     : RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 1),
+                                  pool, weights.buffers);
+  weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
+  weights.layers.resize(static_cast<size_t>(config.num_layers));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {
     weights.layers[static_cast<size_t>(i)] = RandomLayer(config, seed, i, sub_norms);
   });

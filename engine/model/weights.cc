@@ -1,6 +1,32 @@
 #include "engine/model/weights.h"
 
+#include <algorithm>
+
 namespace sterna {
+
+DenseMatrix MakeDenseTiles(
+    int64_t rows, int64_t cols, ThreadPool& pool,
+    const std::function<void(int64_t row, std::span<uint16_t> values)>& read_row,
+    std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  DenseMatrix dense{.type = DenseType::kBf16,
+                    .layout = DenseLayout::kTiles,
+                    .data = nullptr,
+                    .rows = rows,
+                    .cols = cols};
+  AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.bytes()));
+  auto* tiles = reinterpret_cast<uint16_t*>(buffer.data());
+  pool.ParallelFor(dense.row_blocks(), [&](int64_t block) {
+    std::vector<uint16_t> values(static_cast<size_t>(cols));
+    const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
+    for (int64_t row = block * kDenseTileRows; row < end; ++row) {
+      read_row(row, values);
+      PackDenseRow(dense, row, values, tiles);
+    }
+  });
+  dense.data = tiles;
+  buffers.push_back(std::move(buffer));
+  return dense;
+}
 
 int64_t ModelWeights::num_parameters() const {
   int64_t parameters = embedding.rows * embedding.cols +

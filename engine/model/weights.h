@@ -4,12 +4,15 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
+#include <span>
 #include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/mapped_file.h"
+#include "base/thread_pool.h"
 #include "engine/model/config.h"
-#include "kernels/tensor.h"
+#include "kernels/dense_format.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna {
@@ -37,7 +40,7 @@ struct ModelWeights {
   DenseMatrix embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // [hidden]
-  DenseMatrix head;               // [vocab, hidden]; the embedding itself when tied
+  DenseMatrix head;               // [vocab, hidden], as DenseLinear takes it; the embedding if tied
 
   // What the dense matrices point into.
   std::vector<MappedFile> mapped_files;
@@ -47,6 +50,13 @@ struct ModelWeights {
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
   int64_t dense_bytes() const;     // embedding and head, once when tied
 };
+
+// A bf16 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row(row, values)`
+// fills values [cols], on any thread of the pool.
+DenseMatrix MakeDenseTiles(
+    int64_t rows, int64_t cols, ThreadPool& pool,
+    const std::function<void(int64_t row, std::span<uint16_t> values)>& read_row,
+    std::vector<AlignedBuffer<uint8_t>>& buffers);
 
 struct Checkpoint {
   ModelConfig config;

@@ -29,14 +29,11 @@ struct Avx2Vector {
   static Reg LoadN(const float* p, int64_t n) { return _mm256_maskload_ps(p, First(n)); }
   static void Store(float* p, Reg x) { _mm256_storeu_ps(p, x); }
   static void StoreN(float* p, int64_t n, Reg x) { _mm256_maskstore_ps(p, First(n), x); }
-  static Reg LoadBf16(const uint16_t* p) {
-    const __m128i bits = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(bits), 16));
-  }
-  static Reg LoadBf16N(const uint16_t* p, int64_t n) {
-    uint16_t bits[kLanes] = {};
-    for (int64_t i = 0; i < n; ++i) bits[i] = p[i];
-    return LoadBf16(bits);
+  static void LoadPairs(const uint16_t* p, Reg& even, Reg& odd) {
+    const __m256i pairs = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    even = _mm256_castsi256_ps(_mm256_slli_epi32(pairs, 16));
+    odd = _mm256_castsi256_ps(
+        _mm256_and_si256(pairs, _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
   }
   static Reg LoadF16(const F16* p) {
     return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));

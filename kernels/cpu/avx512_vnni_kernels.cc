@@ -26,14 +26,11 @@ struct Avx512Vector {
   static Reg LoadN(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(First(n), p); }
   static void Store(float* p, Reg x) { _mm512_storeu_ps(p, x); }
   static void StoreN(float* p, int64_t n, Reg x) { _mm512_mask_storeu_ps(p, First(n), x); }
-  static Reg Widen(__m256i bf16) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
-  }
-  static Reg LoadBf16(const uint16_t* p) {
-    return Widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
-  }
-  static Reg LoadBf16N(const uint16_t* p, int64_t n) {
-    return Widen(_mm256_maskz_loadu_epi16(First(n), p));
+  static void LoadPairs(const uint16_t* p, Reg& even, Reg& odd) {
+    const __m512i pairs = _mm512_loadu_si512(p);
+    even = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+    odd = _mm512_castsi512_ps(
+        _mm512_and_si512(pairs, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
   }
   static Reg LoadF16(const F16* p) {
     return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));

@@ -84,13 +84,7 @@ void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
     for (int64_t t = first; t < first + count; ++t) {
       const int64_t token = p.token_ids[t];
       STERNA_CHECK(token >= 0 && token < p.table.rows);
-      if (p.table.type == DenseType::kBf16) {
-        const uint16_t* row = static_cast<const uint16_t*>(p.table.data) + token * cols;
-        kernels_.widen_bf16(row, cols, p.x.row(t));
-      } else {
-        const float* row = static_cast<const float*>(p.table.data) + token * cols;
-        std::copy_n(row, cols, p.x.row(t));
-      }
+      p.table.CopyRow(token, p.x.row(t));
     }
   });
 }
@@ -139,10 +133,12 @@ void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
 
 void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
   STERNA_CHECK(p.x.cols == p.w.cols && p.y.rows == p.x.rows && p.y.cols == p.w.rows);
+  const bool bf16_tiles = p.w.type == DenseType::kBf16 && p.w.layout == DenseLayout::kTiles;
+  STERNA_CHECK(bf16_tiles || (p.w.type == DenseType::kF32 && p.w.layout == DenseLayout::kRows));
   DenseTask task = {.x = p.x.data,
                     .tokens = p.x.rows,
                     .w = p.w.data,
-                    .bf16 = p.w.type == DenseType::kBf16,
+                    .bf16_tiles = bf16_tiles,
                     .rows = p.w.rows,
                     .cols = p.w.cols,
                     .y = p.y.data};
@@ -152,12 +148,11 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
     kernels_.pack_dense(task, packed_x_.data());
     task.packed_x = packed_x_.data();
   }
-  const int64_t panel_rows = kernels_.dense_panel_rows;
-  const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
+  const int64_t panel_cost = p.x.rows * kDensePanelRows * p.w.cols / kFloatsPerNanosecond;
+  ForRuns(CeilDiv(p.w.rows, kDensePanelRows), panel_cost, [&](int64_t first, int64_t count) {
     for (int64_t panel = first; panel < first + count; ++panel) {
-      const int64_t row = panel * panel_rows;
-      kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));
+      const int64_t row = panel * kDensePanelRows;
+      kernels_.dense_linear(task, row, std::min(kDensePanelRows, p.w.rows - row));
     }
   });
 }

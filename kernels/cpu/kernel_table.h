@@ -18,8 +18,12 @@
 
 namespace sterna::cpu {
 
-// Tokens that share one unpacking of a ternary block, or one reading of a dense row.
+// Tokens that share one unpacking of a ternary block, or one reading of dense weights.
 inline constexpr int kTokenTile = 8;
+
+// Rows of dense weights that all tokens pass over before the next: they fit the second-level cache,
+// and are a whole number of every tile of sums.
+inline constexpr int64_t kDensePanelRows = 96;
 
 // A half-precision number as it is stored (half_float.h), apart from bf16's uint16_t.
 struct F16 {
@@ -49,8 +53,8 @@ struct TernaryTask {
 struct DenseTask {
   const float* x;
   int64_t tokens;
-  const void* w;
-  bool bf16;  // else f32
+  const void* w;    // dense_format.h
+  bool bf16_tiles;  // bf16 in kTiles; else f32 in kRows
   int64_t rows;
   int64_t cols;
   float* y;
@@ -87,15 +91,12 @@ struct CpuKernels {
   const char* name;
   // Outputs of row blocks first .. first + count - 1, all tokens.
   void (*ternary_linear)(const TernaryTask& task, int64_t first, int64_t count);
-  // Outputs of rows first .. first + count - 1, all tokens; `first` a multiple of dense_panel_rows.
+  // Outputs of rows first .. first + count - 1, all tokens; `first` a multiple of kDensePanelRows,
+  // `count` at most that.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
-  // Rows that pay off in one call: their weights fit the second-level cache.
-  int64_t dense_panel_rows;
   // Bytes that pack_dense writes, aligned to 64, before dense_linear; 0: there is nothing to pack.
   int64_t (*dense_pack_bytes)(const DenseTask& task);
   void (*pack_dense)(const DenseTask& task, void* packed);
-  // y[n] = bf16 x[n].
-  void (*widen_bf16)(const uint16_t* x, int64_t n, float* y);
   // y[n] = x[n], rounded as FloatToHalf does.
   void (*narrow_f16)(const float* x, int64_t n, F16* y);
   // y = x / sqrt(mean(x^2) + eps) * weight; y may be x.

@@ -28,14 +28,12 @@ struct PortableVector {
   static void StoreN(float* p, int64_t n, Reg x) {
     for (int64_t i = 0; i < n; ++i) p[i] = x[i];
   }
-  static Reg LoadBf16N(const uint16_t* p, int64_t n) {
-    uint32_t bits[kLanes] = {};
-    for (int64_t i = 0; i < n; ++i) bits[i] = static_cast<uint32_t>(p[i]) << 16;
-    Reg x;
-    std::memcpy(&x, bits, sizeof(x));
-    return x;
+  static void LoadPairs(const uint16_t* p, Reg& even, Reg& odd) {
+    uint32_t bits[2][kLanes];
+    for (int i = 0; i < 2 * kLanes; ++i) bits[i % 2][i / 2] = static_cast<uint32_t>(p[i]) << 16;
+    std::memcpy(&even, bits[0], sizeof(even));
+    std::memcpy(&odd, bits[1], sizeof(odd));
   }
-  static Reg LoadBf16(const uint16_t* p) { return LoadBf16N(p, kLanes); }
   static Reg LoadF16N(const F16* p, int64_t n) {
     Reg x = Zero();
     for (int64_t i = 0; i < n; ++i) x[i] = HalfToFloat(p[i].bits);

@@ -1,5 +1,5 @@
 // The float kernels and the table of an instruction set, written once over the vector type of
-// vector_math.h; attention is in vector_attention.h.
+// vector_math.h; attention is in vector_attention.h, dense products are in vector_dense.h.
 //
 // Sums run in an order fixed by the number of elements: lane l of accumulator a takes the vectors
 // a, a + 4, a + 8, ... and one tree adds up the rest.
@@ -10,6 +10,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/vector_attention.h"
+#include "kernels/cpu/vector_dense.h"
 #include "kernels/cpu/vector_math.h"
 
 namespace sterna::cpu {
@@ -27,7 +28,6 @@ struct VectorKernels : VectorMath<V> {
   using Math::Exp;
   using Math::kLanes;
   using Math::LoadUpTo;
-  using Math::LoadWide;
   using Math::StoreUpTo;
 
   static float SumOfSquares(const float* x, int64_t n) {
@@ -126,12 +126,6 @@ struct VectorKernels : VectorMath<V> {
     }
   }
 
-  static void WidenBf16(const uint16_t* x, int64_t n, float* y) {
-    for (int64_t i = 0; i < n; i += kLanes) {
-      StoreUpTo(y + i, n - i, LoadWide(x + i, n - i));
-    }
-  }
-
   static void NarrowF16(const float* x, int64_t n, F16* y) {
     const Reg highest = V::Set(kHighestHalf), lowest = V::Set(-kHighestHalf);
     for (int64_t i = 0; i < n; i += kLanes) {
@@ -140,89 +134,6 @@ struct VectorKernels : VectorMath<V> {
       V::StoreF16N(y + i, count, V::Max(lowest, V::Min(highest, LoadUpTo(x + i, count))));
     }
   }
-
-  static constexpr int64_t kDensePanelRows = 48;
-
-  // kRows x kTokens dot products. Each has one accumulator, so that its sum is the same in every
-  // tile shape; the tile gives the processor independent chains to overlap.
-  template <typename W, int kTokens, int kRows>
-  static void DenseTile(const DenseTask& task, int64_t token, int64_t row) {
-    const int64_t cols = task.cols;
-    const float* x = task.x + token * cols;
-    const W* w = static_cast<const W*>(task.w) + row * cols;
-    Reg acc[kRows][kTokens];
-    for (int r = 0; r < kRows; ++r) {
-      for (int t = 0; t < kTokens; ++t) acc[r][t] = V::Zero();
-    }
-    auto step = [&](auto load_w, auto load_x, int64_t i) __attribute__((always_inline)) {
-      Reg weights[kRows];
-      for (int r = 0; r < kRows; ++r) {
-        weights[r] = load_w(w + r * cols + i);
-        __builtin_prefetch(w + (r + kRows) * cols + i);  // the next tile's
-      }
-      for (int t = 0; t < kTokens; ++t) {
-        const Reg value = V::Keep(load_x(x + t * cols + i));
-        for (int r = 0; r < kRows; ++r) acc[r][t] = V::Fma(weights[r], value, acc[r][t]);
-      }
-    };
-    int64_t i = 0;
-    for (; i + kLanes <= cols; i += kLanes) {
-      step([](const W* p) { return LoadWide(p, kLanes); },
-           [](const float* p) { return V::Load(p); }, i);
-    }
-    const int64_t rest = cols - i;
-    if (rest > 0) {
-      step([=](const W* p) { return LoadWide(p, rest); },
-           [=](const float* p) { return V::LoadN(p, rest); }, i);
-    }
-    // Four sums cost little more than one; every sum is made this way, whatever the tile.
-    float sums[(kRows * kTokens + 3) / 4 * 4];
-    const auto at = [&](int i) {
-      return i < kRows * kTokens ? acc[i / kTokens][i % kTokens] : V::Zero();
-    };
-    for (int i = 0; i < kRows * kTokens; i += 4) {
-      V::Sum4(at(i), at(i + 1), at(i + 2), at(i + 3), sums + i);
-    }
-    for (int r = 0; r < kRows; ++r) {
-      for (int t = 0; t < kTokens; ++t) {
-        task.y[(token + t) * task.rows + row + r] = sums[r * kTokens + t];
-      }
-    }
-  }
-
-  template <typename W, int kTokens>
-  static void DenseRows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
-    constexpr int kFit = V::kDenseRegs / kTokens;
-    constexpr int kRows = kFit < 1 ? 1 : kFit > 4 ? 4 : kFit;
-    int64_t row = first;
-    for (; row + kRows <= first + count; row += kRows) {
-      DenseTile<W, kTokens, kRows>(task, token, row);
-    }
-    for (; row < first + count; ++row) DenseTile<W, kTokens, 1>(task, token, row);
-  }
-
-  template <typename W>
-  static void DenseTokens(const DenseTask& task, int64_t first, int64_t count) {
-    using RowsFn = void (*)(const DenseTask&, int64_t, int64_t, int64_t);
-    constexpr RowsFn kByTokens[kTokenTile] = {DenseRows<W, 1>, DenseRows<W, 2>, DenseRows<W, 3>,
-                                              DenseRows<W, 4>, DenseRows<W, 5>, DenseRows<W, 6>,
-                                              DenseRows<W, 7>, DenseRows<W, 8>};
-    for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
-      const int64_t left = task.tokens - token;
-      kByTokens[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
-    }
-  }
-
-  static void DenseLinear(const DenseTask& task, int64_t first, int64_t count) {
-    if (task.bf16) {
-      DenseTokens<uint16_t>(task, first, count);
-    } else {
-      DenseTokens<float>(task, first, count);
-    }
-  }
-
-  static int64_t DensePackBytes(const DenseTask& /*task*/) { return 0; }
-  static void PackDense(const DenseTask& /*task*/, void* /*packed*/) {}
 
   static float LargestOf(const float* x, int64_t n) {
     const Reg lowest = V::Set(-__builtin_inff());
@@ -267,14 +178,20 @@ struct VectorKernels : VectorMath<V> {
   // The table of this instruction set.
   static constexpr CpuKernels Table(const char* name,
                                     void (*ternary_linear)(const TernaryTask&, int64_t, int64_t)) {
-    return {name,           ternary_linear,
-            DenseLinear,    kDensePanelRows,
-            DensePackBytes, PackDense,
-            WidenBf16,      NarrowF16,
-            RmsNorm,        NormQuantize,
-            SiluGate,       ReluSquaredGate,
-            Rotate,         VectorAttention<V>::Attention,
-            LargestOf,      WeightSum,
+    return {name,
+            ternary_linear,
+            VectorDense<V>::Linear,
+            VectorDense<V>::PackBytes,
+            VectorDense<V>::Pack,
+            NarrowF16,
+            RmsNorm,
+            NormQuantize,
+            SiluGate,
+            ReluSquaredGate,
+            Rotate,
+            VectorAttention<V>::Attention,
+            LargestOf,
+            WeightSum,
             Weights};
   }
 };

@@ -24,7 +24,8 @@ constexpr float kExpHighest = 88.0f;
 // V has, all static, Reg being a register of kLanes floats and IntReg one of kLanes int32:
 //
 // - Zero, Set(float), Load, LoadN(p, n) with zeros past n, Store, StoreN
-// - LoadBf16, LoadBf16N, LoadF16, LoadF16N
+// - LoadF16, LoadF16N
+// - LoadPairs(p, even, odd): the first and the second of kLanes pairs of bf16
 // - StoreF16N(p, n, x), rounding half to even; x is no larger than a half can be, or NaN
 // - Add, Sub, Mul, Div, Abs, Fma(a, b, c) = a * b + c
 // - Max and Min: the second operand where either is NaN
@@ -33,7 +34,7 @@ constexpr float kExpHighest = 88.0f;
 // - SelectLess(a, b, x, y) = a < b ? x : y, SelectEqual
 // - IntZero, IntSum, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum
 // - Keep(x): x, in a register; else the compiler reads memory anew at every use
-// - kDenseRegs: accumulators that DenseLinear may keep in registers
+// - kDenseRegs: accumulators that a dense product may keep in registers
 template <typename V>
 struct VectorMath {
   using Reg = typename V::Reg;
@@ -69,9 +70,6 @@ struct VectorMath {
 
   // The first n of kLanes values, whatever they are stored as; zeros past them.
   static Reg LoadWide(const float* p, int64_t n) { return LoadUpTo(p, n); }
-  static Reg LoadWide(const uint16_t* p, int64_t n) {
-    return n >= kLanes ? V::LoadBf16(p) : V::LoadBf16N(p, n);
-  }
   static Reg LoadWide(const F16* p, int64_t n) {
     return n >= kLanes ? V::LoadF16(p) : V::LoadF16N(p, n);
   }

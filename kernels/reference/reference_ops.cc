@@ -1,6 +1,5 @@
 // The readable implementation of kernels/ops.h: each op is its definition, in F, one thread.
 #include <algorithm>
-#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -17,14 +16,6 @@
 
 namespace sterna {
 namespace {
-
-template <typename F>
-F LoadDense(const DenseMatrix& m, int64_t row, int64_t col) {
-  const int64_t i = row * m.cols + col;
-  if (m.type == DenseType::kF32) return static_cast<const float*>(m.data)[i];
-  const uint32_t bits = static_cast<const uint16_t*>(m.data)[i];
-  return std::bit_cast<float>(bits << 16);
-}
 
 // Element i of K or V, `data` being p.kv.k or p.kv.v.
 template <typename F>
@@ -128,9 +119,7 @@ class ReferenceOps final : public Ops<F> {
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
     for (int64_t t = 0; t < p.x.rows; ++t) {
       STERNA_CHECK(p.token_ids[t] >= 0 && p.token_ids[t] < p.table.rows);
-      for (int64_t i = 0; i < p.x.cols; ++i) {
-        p.x.row(t)[i] = LoadDense<F>(p.table, p.token_ids[t], i);
-      }
+      p.table.CopyRow(p.token_ids[t], p.x.row(t));
     }
   }
 
@@ -168,10 +157,12 @@ class ReferenceOps final : public Ops<F> {
   }
 
   void DenseLinear(const DenseLinearParams<F>& p) override {
-    for (int64_t t = 0; t < p.x.rows; ++t) {
-      for (int64_t n = 0; n < p.w.rows; ++n) {
+    std::vector<F> row(p.w.cols);
+    for (int64_t n = 0; n < p.w.rows; ++n) {
+      p.w.CopyRow(n, row.data());
+      for (int64_t t = 0; t < p.x.rows; ++t) {
         F sum = 0;
-        for (int64_t k = 0; k < p.w.cols; ++k) sum += p.x.row(t)[k] * LoadDense<F>(p.w, n, k);
+        for (int64_t k = 0; k < p.w.cols; ++k) sum += p.x.row(t)[k] * row[k];
         p.y.row(t)[n] = sum;
       }
     }

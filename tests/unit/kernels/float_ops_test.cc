@@ -80,8 +80,9 @@ TEST_P(FloatOps, EmbedTokensWidensExactly) {
   const std::vector<int32_t> ids = {6, 0, 3, 3};
   std::vector<float> x(4 * 83);
   std::vector<double> expected(4 * 83);
-  for (const DenseMatrix& m : {DenseMatrix{DenseType::kF32, table.data(), 7, 83},
-                               DenseMatrix{DenseType::kBf16, bf16.data(), 7, 83}}) {
+  const testing::DenseTiles tiles(bf16, 7, 83);
+  for (const DenseMatrix& m :
+       {testing::DenseRows(table, 7, 83), testing::DenseRows(bf16, 7, 83), tiles.view()}) {
     ops_->EmbedTokens({.token_ids = ids, .table = m, .x = View(x, 4)});
     reference_->EmbedTokens({.token_ids = ids, .table = m, .x = View(expected, 4)});
     EXPECT_EQ(ToDouble(x), expected);
@@ -205,8 +206,8 @@ TEST_P(FloatOps, DenseLinear) {
       const std::vector<float> w = RandomFloats(random_, rows * cols);
       const std::vector<uint16_t> bf16 = testing::ToBf16(w);
       const std::vector<double> x64 = ToDouble(x);
-      for (const DenseMatrix& m : {DenseMatrix{DenseType::kF32, w.data(), rows, cols},
-                                   DenseMatrix{DenseType::kBf16, bf16.data(), rows, cols}}) {
+      const testing::DenseTiles tiles(bf16, rows, cols);
+      for (const DenseMatrix& m : {testing::DenseRows(w, rows, cols), tiles.view()}) {
         std::vector<float> y(tokens * rows);
         std::vector<double> expected(tokens * rows);
         ops_->DenseLinear({.x = ConstView(x, tokens), .w = m, .y = View(y, tokens)});

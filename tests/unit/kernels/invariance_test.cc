@@ -98,8 +98,8 @@ TEST(Invariance, DenseLinear) {
     const std::vector<float> x = RandomFloats(random, kRows * cols);
     const std::vector<float> w = RandomFloats(random, 403 * cols);
     const std::vector<uint16_t> bf16 = testing::ToBf16(w);
-    for (const DenseMatrix& m : {DenseMatrix{DenseType::kF32, w.data(), 403, cols},
-                                 DenseMatrix{DenseType::kBf16, bf16.data(), 403, cols}}) {
+    const testing::DenseTiles tiles(bf16, 403, cols);
+    for (const DenseMatrix& m : {testing::DenseRows(w, 403, cols), tiles.view()}) {
       ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
         std::vector<float> y((end - begin) * 403);
         ops.DenseLinear({.x = Rows(x, begin, end), .w = m, .y = View(y, end - begin)});
@@ -196,7 +196,7 @@ TEST(Invariance, EmbedGatherAndSample) {
   const std::vector<float> logits = RandomFloats(random, kRows * kVocabulary, 2.0f);
   std::vector<int32_t> ids(kRows);
   for (int64_t i = 0; i < kRows; ++i) ids[i] = static_cast<int32_t>(i * 11 % kRows);
-  const DenseMatrix table = {DenseType::kF32, logits.data(), kRows, kVocabulary};
+  const DenseMatrix table = testing::DenseRows(logits, kRows, kVocabulary);
   ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
     std::vector<float> embedded((end - begin) * kVocabulary), gathered(embedded);
     const std::span<const int32_t> part(ids.data() + begin, end - begin);

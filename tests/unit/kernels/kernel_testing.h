@@ -45,6 +45,35 @@ inline std::vector<uint16_t> ToBf16(const std::vector<float>& values) {
   return bits;
 }
 
+// Owns a bf16 matrix in kTiles, padding as the format says.
+class DenseTiles {
+ public:
+  DenseTiles(const std::vector<uint16_t>& bf16, int64_t rows, int64_t cols)
+      : view_{.type = DenseType::kBf16,
+              .layout = DenseLayout::kTiles,
+              .data = nullptr,
+              .rows = rows,
+              .cols = cols},
+        tiles_(static_cast<size_t>(view_.elements())) {
+    for (int64_t r = 0; r < rows; ++r) {
+      PackDenseRow(view_, r, {bf16.data() + r * cols, static_cast<size_t>(cols)}, tiles_.data());
+    }
+    view_.data = tiles_.data();
+  }
+  const DenseMatrix& view() const { return view_; }
+
+ private:
+  DenseMatrix view_;
+  AlignedBuffer<uint16_t> tiles_;
+};
+
+inline DenseMatrix DenseRows(const std::vector<float>& f32, int64_t rows, int64_t cols) {
+  return {.type = DenseType::kF32, .data = f32.data(), .rows = rows, .cols = cols};
+}
+inline DenseMatrix DenseRows(const std::vector<uint16_t>& bf16, int64_t rows, int64_t cols) {
+  return {.type = DenseType::kBf16, .data = bf16.data(), .rows = rows, .cols = cols};
+}
+
 // -1, 0 and +1 equally often; scale 1 for the tensor.
 inline TernaryMatrix RandomTernary(Random& random, int64_t rows, int64_t cols) {
   std::uniform_int_distribution<int> weight(-1, 1);

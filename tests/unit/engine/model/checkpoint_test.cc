@@ -162,7 +162,14 @@ TEST(LoadCheckpointTest, FamilyBDividesAndHasNoSubNorms) {
   EXPECT_EQ(weights.final_norm, Values(kHidden, 1));
   EXPECT_NE(weights.head.data, weights.embedding.data);
   EXPECT_EQ(weights.head.rows, kVocab);
-  EXPECT_EQ(weights.dense_bytes(), 2 * kVocab * kHidden * 2);
+  EXPECT_EQ(weights.embedding.layout, DenseLayout::kRows);
+  EXPECT_EQ(weights.head.layout, DenseLayout::kTiles);
+  const std::vector<float> head = Values(kVocab * kHidden, -0.5);
+  std::vector<float> packed(head.size());
+  for (int64_t r = 0; r < kVocab; ++r) weights.head.CopyRow(r, &packed[r * kHidden]);
+  EXPECT_EQ(packed, head);
+  // The head is one tile of 16 rows and 32 columns.
+  EXPECT_EQ(weights.dense_bytes(), (kVocab * kHidden + 16 * 32) * 2);
   EXPECT_EQ(weights.mapped_files.size(), 1u);
 }
 
@@ -177,11 +184,13 @@ TEST(LoadCheckpointTest, FamilyAMultipliesAndHasSubNorms) {
   EXPECT_EQ(weights.layers[0].attn_sub_norm, Values(24, 1));
   EXPECT_EQ(weights.layers[1].ffn_sub_norm, Values(kFfn, 1));
   EXPECT_EQ(weights.head.data, weights.embedding.data);
-  EXPECT_EQ(weights.dense_bytes(), kVocab * kHidden * 2);
+  EXPECT_EQ(weights.dense_bytes(), 16 * 32 * 2);
+  EXPECT_TRUE(weights.mapped_files.empty());
   EXPECT_EQ(weights.embedding.type, DenseType::kBf16);
-  uint16_t first = 0;
-  std::memcpy(&first, weights.embedding.data, sizeof(first));
-  EXPECT_EQ(first, 0x3ea0);  // 0.3125
+  EXPECT_EQ(weights.embedding.layout, DenseLayout::kTiles);
+  std::vector<float> first(kHidden);
+  weights.embedding.CopyRow(0, first.data());
+  EXPECT_EQ(first[0], 0.3125f);
 }
 
 TEST(LoadCheckpointTest, LatentWeightsAreQuantisedToTheirMeanMagnitude) {
@@ -261,12 +270,12 @@ TEST(LoadCheckpointTest, F16EmbeddingBecomesF32) {
   EXPECT_TRUE(loaded->weights.mapped_files.empty());
 }
 
-TEST(LoadCheckpointTest, DenseMatricesAtOddAddressesAreCopied) {
+TEST(LoadCheckpointTest, EmbeddingsAtOddAddressesAreCopied) {
   // The header's length decides whether the embedding lies at an odd address: one of the two does.
   size_t copies = 0;
   for (const char* name : {"z.one", "z.more"}) {
     const TempDir dir;
-    TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+    TestCheckpoint test = MakeTest(CheckpointFamily::kBitLinear);
     test.tensors[name] = ByteTensor({0}, {});
     const auto loaded = test.Load(dir);
     ASSERT_TRUE(loaded.ok()) << loaded.status();
@@ -274,8 +283,9 @@ TEST(LoadCheckpointTest, DenseMatricesAtOddAddressesAreCopied) {
     EXPECT_EQ(reinterpret_cast<uintptr_t>(embedding.data) % 2, 0u);
     const std::string& stored = test.tensors["model.embed_tokens.weight"].bytes;
     EXPECT_EQ(std::memcmp(embedding.data, stored.data(), stored.size()), 0);
-    EXPECT_EQ(loaded->weights.mapped_files.size() + loaded->weights.buffers.size(), 1u);
-    copies += loaded->weights.buffers.size();
+    // The head is always packed into a buffer of its own.
+    EXPECT_EQ(loaded->weights.mapped_files.size() + loaded->weights.buffers.size(), 2u);
+    copies += loaded->weights.buffers.size() - 1;
   }
   EXPECT_EQ(copies, 1u);
 }

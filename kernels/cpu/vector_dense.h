@@ -1,0 +1,150 @@
+// Dense products, written once over the vector type of vector_math.h.
+#ifndef STERNA_KERNELS_CPU_VECTOR_DENSE_H_
+#define STERNA_KERNELS_CPU_VECTOR_DENSE_H_
+
+#include <cstdint>
+
+#include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/vector_math.h"
+#include "kernels/dense_format.h"
+
+namespace sterna::cpu {
+namespace {
+
+template <typename V>
+struct VectorDense : VectorMath<V> {
+  using Math = VectorMath<V>;
+  using Math::kLanes;
+  using Math::LoadUpTo;
+  using Math::StoreUpTo;
+  using typename Math::Reg;
+
+  // How far ahead in each stream of weights to ask for more.
+  static constexpr int64_t kPrefetchElements = 1024;
+
+  // kTokens x kRegs registers of sums, whose lanes are rows, from `row` on. A sum takes the columns
+  // in order, so it is the same in every tile shape; the tile gives the processor independent
+  // chains to overlap.
+  template <int kTokens, int kRegs>
+  static void TilesTile(const DenseTask& task, int64_t token, int64_t row) {
+    const int64_t cols = task.cols;
+    const float* x = task.x + token * cols;
+    const int64_t block = (cols + kDenseTileCols - 1) / kDenseTileCols * kDenseTileElements;
+    const auto* w = static_cast<const uint16_t*>(task.w) + row / kDenseTileRows * block;
+    int64_t offset[kRegs];
+    for (int r = 0; r < kRegs; ++r) {
+      const int64_t in_block = row % kDenseTileRows + r * kLanes;
+      offset[r] = in_block / kDenseTileRows * block + in_block % kDenseTileRows * 2;
+    }
+    Reg acc[kTokens][kRegs];
+    for (int t = 0; t < kTokens; ++t) {
+      for (int r = 0; r < kRegs; ++r) acc[t][r] = V::Zero();
+    }
+    int64_t col = 0;
+    for (; col < cols; col += 2, w += 2 * kDenseTileRows) {
+      Reg even[kRegs], odd[kRegs];
+      for (int r = 0; r < kRegs; ++r) {
+        V::LoadPairs(w + offset[r], even[r], odd[r]);
+        __builtin_prefetch(w + offset[r] + kPrefetchElements);
+      }
+      const bool pair = col + 1 < cols;
+      for (int t = 0; t < kTokens; ++t) {
+        const Reg x0 = V::Set(x[t * cols + col]);
+        const Reg x1 = V::Set(pair ? x[t * cols + col + 1] : 0.0f);
+        for (int r = 0; r < kRegs; ++r) {
+          acc[t][r] = V::Fma(odd[r], x1, V::Fma(even[r], x0, acc[t][r]));
+        }
+      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      float* y = task.y + (token + t) * task.rows;
+      for (int r = 0; r < kRegs; ++r) {
+        const int64_t first = row + r * kLanes;
+        if (first < task.rows) StoreUpTo(y + first, task.rows - first, acc[t][r]);
+      }
+    }
+  }
+
+  template <int kTokens>
+  static void TilesRows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
+    constexpr int kFit = V::kDenseRegs / kTokens;
+    constexpr int kRegs = kFit >= 6 ? 6 : kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
+    int64_t row = first;
+    for (; row + kRegs * kLanes <= first + count; row += kRegs * kLanes) {
+      TilesTile<kTokens, kRegs>(task, token, row);
+    }
+    for (; row < first + count; row += kLanes) TilesTile<kTokens, 1>(task, token, row);
+  }
+
+  // kRows x kTokens dot products of f32 weights, each with one accumulator.
+  template <int kTokens, int kRows>
+  static void DotsTile(const DenseTask& task, int64_t token, int64_t row) {
+    const int64_t cols = task.cols;
+    const float* x = task.x + token * cols;
+    const float* w = static_cast<const float*>(task.w) + row * cols;
+    Reg acc[kRows][kTokens];
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) acc[r][t] = V::Zero();
+    }
+    const auto step = [&](int64_t i, int64_t n) __attribute__((always_inline)) {
+      Reg weights[kRows];
+      for (int r = 0; r < kRows; ++r) {
+        weights[r] = LoadUpTo(w + r * cols + i, n);
+        __builtin_prefetch(w + (r + kRows) * cols + i);  // the next tile's
+      }
+      for (int t = 0; t < kTokens; ++t) {
+        const Reg value = V::Keep(LoadUpTo(x + t * cols + i, n));
+        for (int r = 0; r < kRows; ++r) acc[r][t] = V::Fma(weights[r], value, acc[r][t]);
+      }
+    };
+    int64_t i = 0;
+    for (; i + kLanes <= cols; i += kLanes) step(i, kLanes);
+    if (i < cols) step(i, cols - i);
+    // Four sums cost little more than one; every sum is made this way, whatever the tile.
+    float sums[(kRows * kTokens + 3) / 4 * 4];
+    const auto at = [&](int i) {
+      return i < kRows * kTokens ? acc[i / kTokens][i % kTokens] : V::Zero();
+    };
+    for (int i = 0; i < kRows * kTokens; i += 4) {
+      V::Sum4(at(i), at(i + 1), at(i + 2), at(i + 3), sums + i);
+    }
+    for (int r = 0; r < kRows; ++r) {
+      for (int t = 0; t < kTokens; ++t) {
+        task.y[(token + t) * task.rows + row + r] = sums[r * kTokens + t];
+      }
+    }
+  }
+
+  template <int kTokens>
+  static void DotsRows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
+    constexpr int kFit = V::kDenseRegs / kTokens;
+    constexpr int kRows = kFit < 1 ? 1 : kFit > 4 ? 4 : kFit;
+    int64_t row = first;
+    for (; row + kRows <= first + count; row += kRows) DotsTile<kTokens, kRows>(task, token, row);
+    for (; row < first + count; ++row) DotsTile<kTokens, 1>(task, token, row);
+  }
+
+  using RowsFn = void (*)(const DenseTask& task, int64_t token, int64_t first, int64_t count);
+
+  static void Linear(const DenseTask& task, int64_t first, int64_t count) {
+    static constexpr RowsFn kTiles[kTokenTile] = {TilesRows<1>, TilesRows<2>, TilesRows<3>,
+                                                  TilesRows<4>, TilesRows<5>, TilesRows<6>,
+                                                  TilesRows<7>, TilesRows<8>};
+    static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
+                                                 DotsRows<4>, DotsRows<5>, DotsRows<6>,
+                                                 DotsRows<7>, DotsRows<8>};
+    const RowsFn* rows = task.bf16_tiles ? kTiles : kDots;
+    for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
+      const int64_t left = task.tokens - token;
+      rows[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
+    }
+  }
+
+  static int64_t PackBytes(const DenseTask& /*task*/) { return 0; }
+  static void Pack(const DenseTask& /*task*/, void* /*packed*/) {}
+};
+
+}  // namespace
+}  // namespace sterna::cpu
+
+#endif  // STERNA_KERNELS_CPU_VECTOR_DENSE_H_
