@@ -46,22 +46,21 @@ struct DenseMatrix {
   }
   int64_t bytes() const { return elements() * (type == DenseType::kF32 ? 4 : 2); }
 
-  // Where element (row, col) is, in elements.
-  int64_t Offset(int64_t row, int64_t col) const {
-    if (layout == DenseLayout::kRows) return row * cols + col;
-    const int64_t tile = row / kDenseTileRows * col_blocks() + col / kDenseTileCols;
-    const int64_t pair = col % kDenseTileCols / 2;
-    return tile * kDenseTileElements + (pair * kDenseTileRows + row % kDenseTileRows) * 2 + col % 2;
+  // Where a row begins, in elements.
+  int64_t RowOffset(int64_t row) const {
+    if (layout == DenseLayout::kRows) return row * cols;
+    return row / kDenseTileRows * col_blocks() * kDenseTileElements + row % kDenseTileRows * 2;
   }
   // out[cols] = row `row`, exactly.
   template <typename F>
   void CopyRow(int64_t row, F* out) const {
     if (type == DenseType::kF32) {
-      const float* values = static_cast<const float*>(data) + Offset(row, 0);
+      STERNA_CHECK(layout == DenseLayout::kRows);
+      const float* values = static_cast<const float*>(data) + RowOffset(row);
       for (int64_t col = 0; col < cols; ++col) out[col] = values[col];
       return;
     }
-    const uint16_t* values = static_cast<const uint16_t*>(data) + Offset(row, 0);
+    const uint16_t* values = static_cast<const uint16_t*>(data) + RowOffset(row);
     // From a pair of columns to the next, across tiles too.
     const int64_t step = layout == DenseLayout::kRows ? 2 : 2 * kDenseTileRows;
     for (int64_t col = 0; col < cols; ++col) {
@@ -75,7 +74,7 @@ inline void PackDenseRow(const DenseMatrix& m, int64_t row, std::span<const uint
                          uint16_t* tiles) {
   STERNA_CHECK(m.type == DenseType::kBf16 && m.layout == DenseLayout::kTiles);
   STERNA_CHECK(row >= 0 && row < m.rows && static_cast<int64_t>(values.size()) == m.cols);
-  uint16_t* pair = tiles + m.Offset(row, 0);
+  uint16_t* pair = tiles + m.RowOffset(row);
   int64_t col = 0;
   for (; col + 2 <= m.cols; col += 2, pair += 2 * kDenseTileRows) {
     std::memcpy(pair, values.data() + col, 2 * sizeof(uint16_t));

@@ -13,6 +13,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/dense_format.h"
 
@@ -24,47 +25,59 @@ constexpr int64_t kDenseTokens = 16;  // that share one reading of the weights
 // Row blocks whose sums are made at once where one tile holds all parts; divided by two or three
 // where they need as many.
 constexpr int kDenseRowBlocks = 6;
-constexpr int64_t kDensePrefetchElements = 1024;
 
-// Activations of up to 16 tokens in 32 columns. With n tokens, part p of token t is row p * n + t
-// of these three tiles one below the other.
-struct alignas(64) PackedTokens {
-  uint16_t rows[kDenseParts * kTileRows][kDenseTileCols];
-};
+// Activations are packed by groups of 16 tokens, the last of which may have fewer, for every 32
+// columns: with n tokens, part p of token t is row p * n + t of one, two or three tiles one below
+// the other. Where one tile holds them all it has no row too many, as rows cost time.
+constexpr int64_t kMaxPackedRows = kDenseParts * kDenseTokens;
 
-inline int64_t DenseColBlocks(const DenseTask& task) {
-  return (task.cols + kDenseTileCols - 1) / kDenseTileCols;
+inline int64_t DenseTileTokens(int64_t tokens) {  // rows of each tile
+  return kDenseParts * tokens < kTileRows ? kDenseParts * tokens : kTileRows;
+}
+
+inline int64_t DenseTokenTiles(int64_t tokens) {
+  return (kDenseParts * tokens + kTileRows - 1) / kTileRows;
+}
+
+// Elements of 32 columns of a group.
+inline int64_t PackedStride(int64_t tokens) {
+  return DenseTokenTiles(tokens) * DenseTileTokens(tokens) * kDenseTileCols;
+}
+
+// Where the group of `token` begins in what `packed` points at, in elements.
+inline int64_t PackedGroup(const DenseTask& task, int64_t token) {
+  return token / kDenseTokens * task.col_blocks * kMaxPackedRows * kDenseTileCols;
 }
 
 int64_t DensePackBytes(const DenseTask& task) {
   if (!task.bf16_tiles) return 0;
-  const int64_t groups = (task.tokens + kDenseTokens - 1) / kDenseTokens;
-  return groups * DenseColBlocks(task) * static_cast<int64_t>(sizeof(PackedTokens));
+  const int64_t elements = PackedGroup(task, task.tokens + kDenseTokens - 1);
+  return elements * static_cast<int64_t>(sizeof(uint16_t));
 }
 
-// [groups of 16 tokens][column blocks] PackedTokens.
 void PackDense(const DenseTask& task, void* packed) {
   const __m512i high_half = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
-  const __m512i step = _mm512_set1_epi16(2);
   __m512i odd_words = _mm512_set1_epi16(1);  // 1, 3, 5, ... of two registers
-  for (int64_t i = 1; i < 32; ++i) {
-    odd_words = _mm512_mask_add_epi16(odd_words, ~__mmask32{0} << i, odd_words, step);
+  for (int64_t i = 1; i < kDenseTileCols; ++i) {
+    odd_words =
+        _mm512_mask_add_epi16(odd_words, ~__mmask32{0} << i, odd_words, _mm512_set1_epi16(2));
   }
   for (int64_t token = 0; token < task.tokens; ++token) {
     const int64_t first = token / kDenseTokens * kDenseTokens;
     const int64_t tokens = task.tokens - first < kDenseTokens ? task.tokens - first : kDenseTokens;
     const float* x = task.x + token * task.cols;
-    PackedTokens* blocks =
-        static_cast<PackedTokens*>(packed) + first / kDenseTokens * DenseColBlocks(task);
-    for (int64_t b = 0; b < DenseColBlocks(task); ++b) {
-      const int64_t left = task.cols - b * kDenseTileCols;
-      const auto mask = static_cast<__mmask32>(left < 32 ? (uint32_t{1} << left) - 1 : ~0u);
-      __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x + b * 32);
-      __m512 high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + b * 32 + 16);
+    uint16_t* out = static_cast<uint16_t*>(packed) + PackedGroup(task, token) +
+                    (token - first) * kDenseTileCols;
+    for (int64_t col = 0; col < task.cols; col += kDenseTileCols, out += PackedStride(tokens)) {
+      __m512 low = _mm512_maskz_loadu_ps(FirstLanes(task.cols - col), x + col);
+      __m512 high = _mm512_setzero_ps();
+      if (col + 16 < task.cols) {
+        high = _mm512_maskz_loadu_ps(FirstLanes(task.cols - col - 16), x + col + 16);
+      }
       for (int64_t p = 0; p < kDenseParts; ++p) {
         const __m512i low_part = _mm512_and_si512(_mm512_castps_si512(low), high_half);
         const __m512i high_part = _mm512_and_si512(_mm512_castps_si512(high), high_half);
-        _mm512_store_si512(blocks[b].rows[p * tokens + token - first],
+        _mm512_store_si512(out + p * tokens * kDenseTileCols,
                            _mm512_permutex2var_epi16(low_part, odd_words, high_part));
         low = _mm512_sub_ps(low, _mm512_castsi512_ps(low_part));
         high = _mm512_sub_ps(high, _mm512_castsi512_ps(high_part));
@@ -74,13 +87,14 @@ void PackDense(const DenseTask& task, void* packed) {
 }
 
 // Sums of one row block with the parts of all tokens.
-using DenseSums = float[kDenseParts * kTileRows][kDenseTileRows];
+using DenseSums = float[kMaxPackedRows][kDenseTileRows];
 
 // Six tiles of sums (0 .. 5) keep the multiplier busy through its latency: those of six row blocks
 // from `w` on where one tile holds all activations, of three where two do, of two where three do.
 // Tile 6 holds activations, tile 7 weights; consecutive products share one of them.
 template <int kTokenTiles>
-void DenseTile(const uint16_t* w, int64_t col_blocks, const PackedTokens* x, DenseSums* sums) {
+void DenseTile(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t x_stride,
+               DenseSums* sums) {
   const int64_t block = col_blocks * kDenseTileElements;
   const auto weights = [&](int k) {
     for (int64_t r = 0; r < kTileRows; ++r) {
@@ -95,8 +109,8 @@ void DenseTile(const uint16_t* w, int64_t col_blocks, const PackedTokens* x, Den
   _tile_zero(3);
   _tile_zero(4);
   _tile_zero(5);
-  for (int64_t b = 0; b < col_blocks; ++b, ++x, w += kDenseTileElements) {
-    const auto tokens = [&](int i) { return x->rows[i * kTileRows]; };
+  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileElements) {
+    const auto tokens = [&](int i) { return x + i * kDenseTileElements; };
     _tile_loadd(6, tokens(0), kTileBytes);
     _tile_loadd(7, weights(0), kTileBytes);
     _tile_dpbf16ps(0, 6, 7);
@@ -147,56 +161,60 @@ void DenseTile(const uint16_t* w, int64_t col_blocks, const PackedTokens* x, Den
 }
 
 // What DenseTile computes, of one row block.
-void DenseRowBlock(const uint16_t* w, int64_t col_blocks, const PackedTokens* x, DenseSums& sums) {
+template <int kTokenTiles>
+void DenseRowBlock(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t x_stride,
+                   DenseSums& sums) {
   _tile_zero(0);
-  _tile_zero(1);
-  _tile_zero(2);
-  for (int64_t b = 0; b < col_blocks; ++b, ++x, w += kDenseTileElements) {
+  if constexpr (kTokenTiles >= 2) _tile_zero(1);
+  if constexpr (kTokenTiles == 3) _tile_zero(2);
+  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileElements) {
     _tile_loadd(7, w, kTileBytes);
-    _tile_loadd(3, x->rows[0], kTileBytes);
-    _tile_dpbf16ps(0, 3, 7);
-    _tile_loadd(4, x->rows[kTileRows], kTileBytes);
-    _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, x->rows[2 * kTileRows], kTileBytes);
-    _tile_dpbf16ps(2, 5, 7);
+    _tile_loadd(6, x, kTileBytes);
+    _tile_dpbf16ps(0, 6, 7);
+    if constexpr (kTokenTiles >= 2) {
+      _tile_loadd(6, x + kDenseTileElements, kTileBytes);
+      _tile_dpbf16ps(1, 6, 7);
+    }
+    if constexpr (kTokenTiles == 3) {
+      _tile_loadd(6, x + 2 * kDenseTileElements, kTileBytes);
+      _tile_dpbf16ps(2, 6, 7);
+    }
   }
   _tile_stored(0, sums[0], kTileBytes);
-  _tile_stored(1, sums[kTileRows], kTileBytes);
-  _tile_stored(2, sums[2 * kTileRows], kTileBytes);
+  if constexpr (kTokenTiles >= 2) _tile_stored(1, sums[kTileRows], kTileBytes);
+  if constexpr (kTokenTiles == 3) _tile_stored(2, sums[2 * kTileRows], kTileBytes);
 }
 
 // Adds up the parts of one row block and writes them to rows row .. row + 15 of the tokens.
 inline void StoreDense(const DenseTask& task, int64_t row, int64_t token, int64_t tokens,
                        const DenseSums& sums) {
-  const int64_t left = task.rows - row;
-  const auto mask = static_cast<__mmask16>(left < kDenseTileRows ? (1u << left) - 1 : 0xffffu);
+  const __mmask16 rows = FirstLanes(task.rows - row);
   for (int64_t t = 0; t < tokens; ++t) {
     const __m512 small =
         _mm512_add_ps(_mm512_load_ps(sums[tokens + t]), _mm512_load_ps(sums[2 * tokens + t]));
-    _mm512_mask_storeu_ps(task.y + (token + t) * task.rows + row, mask,
+    _mm512_mask_storeu_ps(task.y + (token + t) * task.rows + row, rows,
                           _mm512_add_ps(_mm512_load_ps(sums[t]), small));
   }
 }
 
-// `blocks` row blocks from `row` on, for the tokens of one PackedTokens.
+// `blocks` row blocks from `row` on, for one group of tokens.
 template <int kTokenTiles>
 void DensePanel(const DenseTask& task, int64_t row, int64_t blocks, int64_t token, int64_t tokens) {
   constexpr int64_t kRowBlocks = kDenseRowBlocks / kTokenTiles;
-  const int64_t col_blocks = DenseColBlocks(task);
-  const PackedTokens* x =
-      static_cast<const PackedTokens*>(task.packed_x) + token / kDenseTokens * col_blocks;
-  const uint16_t* w = static_cast<const uint16_t*>(task.w) + row * col_blocks * kDenseTileCols;
-  const int64_t block_elements = col_blocks * kDenseTileElements;
+  const uint16_t* x = static_cast<const uint16_t*>(task.packed_x) + PackedGroup(task, token);
+  const int64_t x_stride = PackedStride(tokens);
+  const int64_t block_elements = task.col_blocks * kDenseTileElements;
+  const uint16_t* w = static_cast<const uint16_t*>(task.w) + row / kDenseTileRows * block_elements;
   alignas(64) DenseSums sums[kRowBlocks];
   int64_t b = 0;
   for (; b + kRowBlocks <= blocks; b += kRowBlocks) {
-    DenseTile<kTokenTiles>(w + b * block_elements, col_blocks, x, sums);
+    DenseTile<kTokenTiles>(w + b * block_elements, task.col_blocks, x, x_stride, sums);
     for (int64_t k = 0; k < kRowBlocks; ++k) {
       StoreDense(task, row + (b + k) * kDenseTileRows, token, tokens, sums[k]);
     }
   }
   for (; b < blocks; ++b) {
-    DenseRowBlock(w + b * block_elements, col_blocks, x, sums[0]);
+    DenseRowBlock<kTokenTiles>(w + b * block_elements, task.col_blocks, x, x_stride, sums[0]);
     StoreDense(task, row + b * kDenseTileRows, token, tokens, sums[0]);
   }
 }
@@ -210,24 +228,18 @@ void AmxDenseLinear(const DenseTask& task, int64_t first, int64_t count,
   for (int64_t token = 0; token < task.tokens; token += kDenseTokens) {
     const int64_t left = task.tokens - token;
     const int64_t tokens = left < kDenseTokens ? left : kDenseTokens;
-    // Rows cost time. Where one tile does, it has no more than it needs.
-    const int64_t rows = kDenseParts * tokens;
-    const int64_t tile_rows = rows < kTileRows ? rows : kTileRows;
-    if (tile_rows != configured) {
-      TileConfig config;
-      for (int tile = 0; tile < 8; ++tile) {
-        config.bytes[tile] = kTileBytes;
-        config.rows[tile] = static_cast<uint8_t>(tile == 7 ? kTileRows : tile_rows);
-      }
-      _tile_loadconfig(&config);
-      configured = tile_rows;
-    }
-    if (rows <= kTileRows) {
-      DensePanel<1>(task, first, blocks, token, tokens);
-    } else if (rows <= 2 * kTileRows) {
-      DensePanel<2>(task, first, blocks, token, tokens);
-    } else {
-      DensePanel<3>(task, first, blocks, token, tokens);
+    const int64_t rows = DenseTileTokens(tokens);
+    if (rows != configured) ConfigureTiles({rows, rows, rows, rows, rows, rows, rows, kTileRows});
+    configured = rows;
+    switch (DenseTokenTiles(tokens)) {
+      case 1:
+        DensePanel<1>(task, first, blocks, token, tokens);
+        break;
+      case 2:
+        DensePanel<2>(task, first, blocks, token, tokens);
+        break;
+      default:
+        DensePanel<3>(task, first, blocks, token, tokens);
     }
   }
   _tile_release();

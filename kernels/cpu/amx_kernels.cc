@@ -20,15 +20,10 @@ constexpr int64_t kPrefetchBytes = 2048;  // as far ahead as VNNI's
 // Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
 // of both (4, 5), codes of the two row blocks (6, 7).
 void Configure(int64_t first_tokens, int64_t next_tokens) {
-  TileConfig config;
-  const int64_t rows[8] = {first_tokens, first_tokens, next_tokens, next_tokens,
-                           first_tokens, next_tokens,  kTileRows,   kTileRows};
-  for (int tile = 0; tile < 8; ++tile) {
-    config.bytes[tile] = kTileBytes;
-    // A tile of no rows may not even be named, so it has one, which nobody looks at.
-    config.rows[tile] = static_cast<uint8_t>(rows[tile] > 0 ? rows[tile] : 1);
-  }
-  _tile_loadconfig(&config);
+  // A tile of no rows may not even be named, so it has one, which nobody looks at.
+  const int64_t next = next_tokens > 0 ? next_tokens : 1;
+  ConfigureTiles(
+      {first_tokens, first_tokens, next, next, first_tokens, next, kTileRows, kTileRows});
 }
 
 // The codes of one block, as tdpbsud takes them: row r holds columns 4r .. 4r+3 of all 16 rows,
@@ -152,7 +147,6 @@ void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
     }
     token += tokens;
   }
-  // Tiles left in use would be saved at every context switch.
   if (configured != 0) _tile_release();
   if (token == task.tokens) return;
   TernaryTask rest = task;

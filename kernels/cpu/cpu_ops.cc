@@ -141,6 +141,7 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
                     .bf16_tiles = bf16_tiles,
                     .rows = p.w.rows,
                     .cols = p.w.cols,
+                    .col_blocks = p.w.col_blocks(),
                     .y = p.y.data};
   const auto pack_bytes = static_cast<size_t>(kernels_.dense_pack_bytes(task));
   if (pack_bytes > 0) {
@@ -148,11 +149,13 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
     kernels_.pack_dense(task, packed_x_.data());
     task.packed_x = packed_x_.data();
   }
-  const int64_t panel_cost = p.x.rows * kDensePanelRows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(CeilDiv(p.w.rows, kDensePanelRows), panel_cost, [&](int64_t first, int64_t count) {
+  // f32 rows take twice the cache.
+  const int64_t panel_rows = bf16_tiles ? kDensePanelRows : kDensePanelRows / 2;
+  const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
+  ForRuns(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
     for (int64_t panel = first; panel < first + count; ++panel) {
-      const int64_t row = panel * kDensePanelRows;
-      kernels_.dense_linear(task, row, std::min(kDensePanelRows, p.w.rows - row));
+      const int64_t row = panel * panel_rows;
+      kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));
     }
   });
 }

@@ -18,12 +18,15 @@
 
 namespace sterna::cpu {
 
-// Tokens that share one unpacking of a ternary block, or one reading of dense weights.
+// Tokens that share one unpacking of a ternary block, or one reading of dense weights, where AMX
+// does not do the work.
 inline constexpr int kTokenTile = 8;
 
-// Rows of dense weights that all tokens pass over before the next: they fit the second-level cache,
-// and are a whole number of every tile of sums.
+// Rows of bf16 tiles that all tokens pass over before the next: few enough for a second-level cache
+// of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
 inline constexpr int64_t kDensePanelRows = 96;
+// How far ahead of its use every stream of bf16 tiles is asked for.
+inline constexpr int64_t kDensePrefetchElements = 1024;
 
 // A half-precision number as it is stored (half_float.h), apart from bf16's uint16_t.
 struct F16 {
@@ -57,6 +60,7 @@ struct DenseTask {
   bool bf16_tiles;  // bf16 in kTiles; else f32 in kRows
   int64_t rows;
   int64_t cols;
+  int64_t col_blocks;  // of tiles
   float* y;
   const void* packed_x = nullptr;  // what pack_dense made of x
 };
@@ -91,10 +95,12 @@ struct CpuKernels {
   const char* name;
   // Outputs of row blocks first .. first + count - 1, all tokens.
   void (*ternary_linear)(const TernaryTask& task, int64_t first, int64_t count);
-  // Outputs of rows first .. first + count - 1, all tokens; `first` a multiple of kDensePanelRows,
-  // `count` at most that.
+  // Outputs of rows first .. first + count - 1, all tokens. With tiles, `first` is a multiple of
+  // kDensePanelRows and `count` that or what is left of the rows.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
-  // Bytes that pack_dense writes, aligned to 64, before dense_linear; 0: there is nothing to pack.
+  // Size of the buffer, aligned to 64, that pack_dense fills before dense_linear; 0: no need. It
+  // must hold numbers, any numbers, before: dense_linear also loads what pack_dense leaves as it
+  // was.
   int64_t (*dense_pack_bytes)(const DenseTask& task);
   void (*pack_dense)(const DenseTask& task, void* packed);
   // y[n] = x[n], rounded as FloatToHalf does.

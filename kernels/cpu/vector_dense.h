@@ -19,9 +19,6 @@ struct VectorDense : VectorMath<V> {
   using Math::StoreUpTo;
   using typename Math::Reg;
 
-  // How far ahead in each stream of weights to ask for more.
-  static constexpr int64_t kPrefetchElements = 1024;
-
   // kTokens x kRegs registers of sums, whose lanes are rows, from `row` on. A sum takes the columns
   // in order, so it is the same in every tile shape; the tile gives the processor independent
   // chains to overlap.
@@ -29,7 +26,7 @@ struct VectorDense : VectorMath<V> {
   static void TilesTile(const DenseTask& task, int64_t token, int64_t row) {
     const int64_t cols = task.cols;
     const float* x = task.x + token * cols;
-    const int64_t block = (cols + kDenseTileCols - 1) / kDenseTileCols * kDenseTileElements;
+    const int64_t block = task.col_blocks * kDenseTileElements;
     const auto* w = static_cast<const uint16_t*>(task.w) + row / kDenseTileRows * block;
     int64_t offset[kRegs];
     for (int r = 0; r < kRegs; ++r) {
@@ -45,7 +42,7 @@ struct VectorDense : VectorMath<V> {
       Reg even[kRegs], odd[kRegs];
       for (int r = 0; r < kRegs; ++r) {
         V::LoadPairs(w + offset[r], even[r], odd[r]);
-        __builtin_prefetch(w + offset[r] + kPrefetchElements);
+        __builtin_prefetch(w + offset[r] + kDensePrefetchElements);
       }
       const bool pair = col + 1 < cols;
       for (int t = 0; t < kTokens; ++t) {
@@ -60,7 +57,7 @@ struct VectorDense : VectorMath<V> {
       float* y = task.y + (token + t) * task.rows;
       for (int r = 0; r < kRegs; ++r) {
         const int64_t first = row + r * kLanes;
-        if (first < task.rows) StoreUpTo(y + first, task.rows - first, acc[t][r]);
+        StoreUpTo(y + first, task.rows - first, acc[t][r]);
       }
     }
   }

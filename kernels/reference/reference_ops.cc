@@ -117,6 +117,7 @@ class ReferenceOps final : public Ops<F> {
   }
 
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
+    STERNA_CHECK(p.table.cols == p.x.cols);
     for (int64_t t = 0; t < p.x.rows; ++t) {
       STERNA_CHECK(p.token_ids[t] >= 0 && p.token_ids[t] < p.table.rows);
       p.table.CopyRow(p.token_ids[t], p.x.row(t));

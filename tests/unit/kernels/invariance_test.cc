@@ -94,14 +94,15 @@ TEST(Invariance, TernaryLinear) {
 
 TEST(Invariance, DenseLinear) {
   Random random(2);
+  constexpr int64_t kOutputs = 451;  // four panels and five row blocks, the last not full
   for (const int64_t cols : {777, 800}) {
     const std::vector<float> x = RandomFloats(random, kRows * cols);
-    const std::vector<float> w = RandomFloats(random, 403 * cols);
+    const std::vector<float> w = RandomFloats(random, kOutputs * cols);
     const std::vector<uint16_t> bf16 = testing::ToBf16(w);
-    const testing::DenseTiles tiles(bf16, 403, cols);
-    for (const DenseMatrix& m : {testing::DenseRows(w, 403, cols), tiles.view()}) {
+    const testing::DenseTiles tiles(bf16, kOutputs, cols);
+    for (const DenseMatrix& m : {testing::DenseRows(w, kOutputs, cols), tiles.view()}) {
       ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-        std::vector<float> y((end - begin) * 403);
+        std::vector<float> y((end - begin) * kOutputs);
         ops.DenseLinear({.x = Rows(x, begin, end), .w = m, .y = View(y, end - begin)});
         return BytesOf(y);
       });
