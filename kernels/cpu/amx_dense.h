@@ -31,17 +31,17 @@ constexpr int kDenseRowBlocks = 6;
 // the other. Where one tile holds them all it has no row too many, as rows cost time.
 constexpr int64_t kMaxPackedRows = kDenseParts * kDenseTokens;
 
-inline int64_t DenseTileTokens(int64_t tokens) {  // rows of each tile
+inline int64_t PackedTileRows(int64_t tokens) {
   return kDenseParts * tokens < kTileRows ? kDenseParts * tokens : kTileRows;
 }
 
-inline int64_t DenseTokenTiles(int64_t tokens) {
+inline int64_t PackedTiles(int64_t tokens) {
   return (kDenseParts * tokens + kTileRows - 1) / kTileRows;
 }
 
 // Elements of 32 columns of a group.
 inline int64_t PackedStride(int64_t tokens) {
-  return DenseTokenTiles(tokens) * DenseTileTokens(tokens) * kDenseTileCols;
+  return PackedTiles(tokens) * PackedTileRows(tokens) * kDenseTileCols;
 }
 
 // Where the group of `token` begins in what `packed` points at, in elements.
@@ -228,10 +228,10 @@ void AmxDenseLinear(const DenseTask& task, int64_t first, int64_t count,
   for (int64_t token = 0; token < task.tokens; token += kDenseTokens) {
     const int64_t left = task.tokens - token;
     const int64_t tokens = left < kDenseTokens ? left : kDenseTokens;
-    const int64_t rows = DenseTileTokens(tokens);
+    const int64_t rows = PackedTileRows(tokens);
     if (rows != configured) ConfigureTiles({rows, rows, rows, rows, rows, rows, rows, kTileRows});
     configured = rows;
-    switch (DenseTokenTiles(tokens)) {
+    switch (PackedTiles(tokens)) {
       case 1:
         DensePanel<1>(task, first, blocks, token, tokens);
         break;
