@@ -1,6 +1,7 @@
 // bf16 weights times f32 activations on AMX, at the precision of f32: an activation is written as
 // three bf16 numbers whose sum it is exactly (its 24 bits of significand, eight at a time), each in
 // a row of its own. Products are exact, sums are f32, and a token's three are added up at the end.
+// AMX counts denormals as zero, and an infinite activation gives NaN.
 //
 // An output's sums run over tiles of 32 columns in order, whatever is computed beside it.
 //
