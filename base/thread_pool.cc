@@ -90,8 +90,10 @@ void ThreadPool::WorkerMain() {
       while (nothing_new()) wake_.Wait(mutex_);
       sleepers_.fetch_sub(1);
     }
-    if (stop_.load()) return;
+    // In this order: the destructor stops first and publishes then, so who has seen its generation
+    // sees that it stopped, and does not sleep on.
     seen = GenerationOf(ticket_.load());
+    if (stop_.load()) return;
     RunIterations(seen);
   }
 }

@@ -51,5 +51,17 @@ TEST(ThreadPoolTest, WorkersThatSleepWakeForTheNextLoop) {
   }
 }
 
+// A worker that is still busy with the last loop, or waking for it, must notice that the pool ends.
+TEST(ThreadPoolTest, EndsRightAfterALoop) {
+  for (int round = 0; round < 5000; ++round) {
+    ThreadPool pool(2 + round % 3);
+    std::atomic<int> sum = 0;
+    for (int loop = 0; loop < round % 4; ++loop) {
+      pool.ParallelFor(3, [&](int64_t) { sum.fetch_add(1); });
+    }
+    EXPECT_EQ(sum.load(), 3 * (round % 4));
+  }
+}
+
 }  // namespace
 }  // namespace sterna
