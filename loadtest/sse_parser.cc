@@ -31,7 +31,7 @@ void SseParser::Line(std::string_view line) {
   if (!line.empty() && line[0] != ':') return;
   if (line.starts_with(": ")) {
     line.remove_prefix(2);
-  } else if (line.starts_with(":")) {
+  } else if (line.starts_with(':')) {
     line.remove_prefix(1);
   }
   if (has_data_) data_ += '\n';

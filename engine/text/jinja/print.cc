@@ -202,7 +202,9 @@ std::string FloatRepr(double value) {
       std::to_chars(buffer, buffer + sizeof(buffer), value, std::chars_format::scientific);
   const std::string_view scientific(buffer, end.ptr - buffer);
   const size_t e = scientific.find('e');
-  const int exponent = std::atoi(std::string(scientific.substr(e + 1)).c_str());
+  int exponent = 0;  // from_chars takes a minus sign but no plus
+  const char* digits = scientific.data() + e + (scientific[e + 1] == '+' ? 2 : 1);
+  std::from_chars(digits, end.ptr, exponent);
   if (exponent < -4 || exponent >= 16) return std::string(scientific);
   const auto fixed_end =
       std::to_chars(buffer, buffer + sizeof(buffer), value, std::chars_format::fixed);

@@ -177,7 +177,7 @@ StatusOr<Value> Truncate(double value, const Value& otherwise) {
 StatusOr<Value> ToInt(Runtime*, const Value& value, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("int", {"default", "base"}));
   const Value* given = arguments.Find(0, "default");
-  const Value otherwise = given != nullptr ? *given : Value::Int(0);
+  Value otherwise = given != nullptr ? *given : Value::Int(0);
   STERNA_ASSIGN_OR_RETURN(const int64_t base, IntegerArgument(arguments, 1, "base", 10));
   if (base < 2 || base > 36) return absl::InvalidArgumentError("int: base must be 2 to 36");
   if (value.is_float()) return Truncate(value.float_value(), otherwise);
