@@ -112,21 +112,24 @@ void BenchTernaryLinear(::benchmark::State& state, const std::string& isa, int t
   state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
 }
 
-void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads) {
+void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int threads,
+                      DenseType type) {
   const int64_t tokens = state.range(0), vocabulary = state.range(1), hidden = state.range(2);
   auto ops = MakeOps(isa, threads);
-  DenseMatrix w = {.type = DenseType::kBf16,
+  DenseMatrix w = {.type = type,
                    .layout = DenseLayout::kTiles,
                    .data = nullptr,
                    .rows = vocabulary,
                    .cols = hidden};
-  AlignedBuffer<uint8_t> weights(w.bytes());
+  AlignedBuffer<uint8_t> weights(w.data_bytes());
   // Neither zero, as a hypervisor may back zero pages with one page, which the cache then serves,
   // nor denormal, which is slow: bf16 numbers around 1/64.
   for (size_t i = 0; i < weights.size(); ++i) {
     weights[i] = static_cast<uint8_t>(i % 2 == 1 ? 0x3c : i * 7 % 251);
   }
   w.data = weights.data();
+  const std::vector<float> scales(vocabulary, 1.0f);
+  if (type == DenseType::kI8) w.scales = scales.data();
   AlignedBuffer<float> x(tokens * hidden), y(tokens * vocabulary);
   for (float& value : x.span()) value = 0.5f;
   for (auto _ : state) {
@@ -272,10 +275,13 @@ void RegisterLevel(const std::string& isa, int threads) {
     auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
     for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
   }
-  auto* dense = add("DenseLinear/bf16", BenchDenseLinear);
-  dense->ArgNames({"T", "vocabulary", "hidden"});
-  for (const int64_t tokens : {1, 8, 16}) {
-    dense->Args({tokens, 128256, 2560})->Args({tokens, 128256, 4096})->Args({tokens, 4096, 256});
+  for (const auto& [name, type] : {std::pair("DenseLinear/bf16", DenseType::kBf16),
+                                   std::pair("DenseLinear/int8", DenseType::kI8)}) {
+    auto* dense = add(name, BenchDenseLinear, type);
+    dense->ArgNames({"T", "vocabulary", "hidden"});
+    for (const int64_t tokens : {1, 8, 16}) {
+      dense->Args({tokens, 128256, 2560})->Args({tokens, 128256, 4096})->Args({tokens, 4096, 256});
+    }
   }
   for (const auto& [name, type] : {std::pair("PagedAttention/f32", KvType::kFull),
                                    std::pair("PagedAttention/f16", KvType::kF16)}) {

@@ -62,6 +62,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .parameters = weights.num_parameters(),
            .ternary_bytes = weights.ternary_bytes(),
            .dense_bytes = weights.dense_bytes(),
+           .head_dtype = DenseTypeName(weights.head.type),
+           .head_bytes = weights.head.bytes(),
            .kv_cache_bytes =
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
            .num_kv_blocks = options.num_kv_blocks,
@@ -119,7 +121,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   if (engine_options.num_kv_blocks == 0) {
     STERNA_ASSIGN_OR_RETURN(engine_options.num_kv_blocks, ChooseKvBlocks(options, config));
   }
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir));
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, options.head));
 
   auto runtime =
       std::make_unique<RuntimeImpl>(std::move(checkpoint), std::move(tokenizer),

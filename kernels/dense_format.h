@@ -1,18 +1,20 @@
 // How dense weights, the embedding table and the output head, lie in memory.
 //
-// kRows is row-major, as checkpoints store them. kTiles is for bf16 alone and what DenseLinear
-// wants: tiles of 16 rows x 32 columns, 1 KiB each,
+// kRows is row-major, as checkpoints store them. kTiles is for bf16 and int8 and what DenseLinear
+// wants: tiles of 1 KiB with 16 rows, in 16 lines of 64 bytes. A line has four bytes of every row,
+// row after row: columns 2i and 2i + 1 in bf16, 4i .. 4i + 3 in int8, where i = 0 .. 15 is the
+// line. A line is a register whose lanes are rows, to be multiplied by broadcast activations, or a
+// row of an AMX tile. Tiles are ordered by row block, then by column block: who owns a row block
+// reads memory front to back. Rows and columns that pad the last tile are zero bytes.
 //
-//   tile[p][r] = columns 2p (low half) and 2p + 1 (high half) of row r, p = 0 .. 15, r = 0 .. 15
-//
-// so that a 64-byte line is one pair of columns of 16 rows: a register whose lanes are rows, to be
-// multiplied by broadcast activations, or a row of an AMX tile of bf16 pairs. Tiles are ordered by
-// row block, then by column block: who owns a row block reads memory front to back. Rows and
-// columns that pad the last tile are zero.
+// int8 weights are -127 .. 127 with one scale a row, its largest magnitude / 127, and are stored as
+// unsigned bytes, 128 more than they are: vpdpbusd takes one unsigned operand.
 #ifndef STERNA_KERNELS_DENSE_FORMAT_H_
 #define STERNA_KERNELS_DENSE_FORMAT_H_
 
+#include <algorithm>
 #include <bit>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -22,12 +24,19 @@
 namespace sterna {
 
 // The element types a dense weight matrix can have.
-enum class DenseType { kF32, kBf16 };
+enum class DenseType { kF32, kBf16, kI8 };
 enum class DenseLayout { kRows, kTiles };
 
+inline const char* DenseTypeName(DenseType type) {
+  return type == DenseType::kF32 ? "f32" : type == DenseType::kBf16 ? "bf16" : "int8";
+}
+
 inline constexpr int64_t kDenseTileRows = 16;
-inline constexpr int64_t kDenseTileCols = 32;
-inline constexpr int64_t kDenseTileElements = kDenseTileRows * kDenseTileCols;
+inline constexpr int64_t kDenseLineBytes = 64;
+inline constexpr int64_t kDenseTileBytes = kDenseTileRows * kDenseLineBytes;
+inline constexpr int kDenseInt8Offset = 128;  // of an int8 weight as it is stored
+// So that sums of products of two bytes fit an int32.
+inline constexpr int64_t kMaxDenseInt8Cols = 65536;
 
 // A view of [rows, cols] dense weights; owns nothing.
 struct DenseMatrix {
@@ -36,35 +45,59 @@ struct DenseMatrix {
   const void* data = nullptr;
   int64_t rows = 0;
   int64_t cols = 0;
+  const float* scales = nullptr;  // kI8: [rows]
 
-  int64_t row_blocks() const { return (rows + kDenseTileRows - 1) / kDenseTileRows; }
-  int64_t col_blocks() const { return (cols + kDenseTileCols - 1) / kDenseTileCols; }
-  // Padding included.
-  int64_t elements() const {
-    return layout == DenseLayout::kRows ? rows * cols
-                                        : row_blocks() * col_blocks() * kDenseTileElements;
+  int64_t element_bytes() const {
+    return type == DenseType::kF32 ? 4 : type == DenseType::kBf16 ? 2 : 1;
   }
-  int64_t bytes() const { return elements() * (type == DenseType::kF32 ? 4 : 2); }
+  int64_t tile_cols() const { return kDenseLineBytes / element_bytes(); }
+  int64_t row_blocks() const { return (rows + kDenseTileRows - 1) / kDenseTileRows; }
+  int64_t col_blocks() const { return (cols + tile_cols() - 1) / tile_cols(); }
+  // Of `data`, padding included.
+  int64_t data_bytes() const {
+    return layout == DenseLayout::kRows ? rows * cols * element_bytes()
+                                        : row_blocks() * col_blocks() * kDenseTileBytes;
+  }
+  int64_t bytes() const {
+    return data_bytes() + (scales != nullptr ? rows * static_cast<int64_t>(sizeof(float)) : 0);
+  }
 
-  // Where a row begins, in elements.
-  int64_t RowOffset(int64_t row) const {
-    if (layout == DenseLayout::kRows) return row * cols;
-    return row / kDenseTileRows * col_blocks() * kDenseTileElements + row % kDenseTileRows * 2;
+  // Calls body(col, i) for every column of a row, in order; i is where its element lies.
+  template <typename Body>
+  void ForRow(int64_t row, const Body& body) const {
+    if (layout == DenseLayout::kRows) {
+      for (int64_t col = 0; col < cols; ++col) body(col, row * cols + col);
+      return;
+    }
+    const int64_t in_line = 4 / element_bytes();  // columns of one row
+    const int64_t line = kDenseTileRows * in_line;
+    int64_t i = row / kDenseTileRows * col_blocks() * kDenseTileRows * line +
+                row % kDenseTileRows * in_line;
+    for (int64_t col = 0; col < cols; col += in_line, i += line) {
+      for (int64_t j = 0; j < in_line && col + j < cols; ++j) body(col + j, i + j);
+    }
   }
   // out[cols] = row `row`, exactly.
   template <typename F>
   void CopyRow(int64_t row, F* out) const {
-    if (type == DenseType::kF32) {
-      STERNA_CHECK(layout == DenseLayout::kRows);
-      const float* values = static_cast<const float*>(data) + RowOffset(row);
-      for (int64_t col = 0; col < cols; ++col) out[col] = values[col];
-      return;
-    }
-    const uint16_t* values = static_cast<const uint16_t*>(data) + RowOffset(row);
-    // From a pair of columns to the next, across tiles too.
-    const int64_t step = layout == DenseLayout::kRows ? 2 : 2 * kDenseTileRows;
-    for (int64_t col = 0; col < cols; ++col) {
-      out[col] = std::bit_cast<float>(uint32_t{values[col / 2 * step + col % 2]} << 16);
+    switch (type) {
+      case DenseType::kF32: {
+        const auto* values = static_cast<const float*>(data);
+        return ForRow(row, [&](int64_t col, int64_t i) { out[col] = values[i]; });
+      }
+      case DenseType::kBf16: {
+        const auto* values = static_cast<const uint16_t*>(data);
+        return ForRow(row, [&](int64_t col, int64_t i) {
+          out[col] = std::bit_cast<float>(uint32_t{values[i]} << 16);
+        });
+      }
+      case DenseType::kI8: {
+        const auto* values = static_cast<const uint8_t*>(data);
+        const F scale = scales[row];
+        return ForRow(row, [&](int64_t col, int64_t i) {
+          out[col] = static_cast<F>(values[i] - kDenseInt8Offset) * scale;
+        });
+      }
     }
   }
 };
@@ -74,12 +107,26 @@ inline void PackDenseRow(const DenseMatrix& m, int64_t row, std::span<const uint
                          uint16_t* tiles) {
   STERNA_CHECK(m.type == DenseType::kBf16 && m.layout == DenseLayout::kTiles);
   STERNA_CHECK(row >= 0 && row < m.rows && static_cast<int64_t>(values.size()) == m.cols);
-  uint16_t* pair = tiles + m.RowOffset(row);
-  int64_t col = 0;
-  for (; col + 2 <= m.cols; col += 2, pair += 2 * kDenseTileRows) {
-    std::memcpy(pair, values.data() + col, 2 * sizeof(uint16_t));
-  }
-  if (col < m.cols) *pair = values[static_cast<size_t>(col)];
+  m.ForRow(row, [&](int64_t col, int64_t i) { tiles[i] = values[static_cast<size_t>(col)]; });
+}
+
+// Rounds row `row` (finite, [m.cols]) to int8 into `tiles`, the zeroed memory that `m`, in kTiles,
+// describes; returns the row's scale, 0 for a row of zeros.
+inline float QuantizeDenseRow(const DenseMatrix& m, int64_t row, std::span<const float> values,
+                              uint8_t* tiles) {
+  STERNA_CHECK(m.type == DenseType::kI8 && m.layout == DenseLayout::kTiles);
+  STERNA_CHECK(row >= 0 && row < m.rows && static_cast<int64_t>(values.size()) == m.cols);
+  float largest = 0.0f;
+  for (const float value : values) largest = std::max(largest, std::abs(value));
+  const float scale = largest / 127.0f;
+  m.ForRow(row, [&](int64_t col, int64_t i) {
+    const float value = values[static_cast<size_t>(col)];
+    // A denormal scale has few bits, so the quotient can be more than 127.
+    const float code =
+        scale > 0.0f ? std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f) : 0.0f;
+    tiles[i] = static_cast<uint8_t>(kDenseInt8Offset + static_cast<int>(code));
+  });
+  return scale;
 }
 
 }  // namespace sterna

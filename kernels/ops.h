@@ -65,11 +65,12 @@ struct TernaryLinearParams {
   Mat<F> y;                     // out [T, N]
 };
 
-// y = x . W^T, the output head.
+// y = x . W^T, the output head. With int8 weights a backend may round activations to 16 bits of
+// their row's largest magnitude, so that the products are integers.
 template <typename F>
 struct DenseLinearParams {
   Mat<const F> x;  // [T, D]
-  DenseMatrix w;   // [N, D]; bf16 in kTiles, f32 in kRows
+  DenseMatrix w;   // [N, D]; f32 in kRows, bf16 and int8 in kTiles
   Mat<F> y;        // out [T, N]
 };
 

@@ -34,6 +34,7 @@ struct BenchConfig {
   int64_t threads = 0;
   std::string cpu_isa = "auto";
   std::string kv_cache_dtype = "f16";
+  std::string head_dtype = "checkpoint";
   int64_t seed = 0;
   std::string json;
 };
@@ -156,13 +157,14 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config) {
   if (config.shape.empty()) {
     RuntimeConfig runtime{.model = config.model};
     STERNA_RETURN_IF_ERROR(ResolveModel(runtime));
-    return LoadCheckpoint(runtime.model);
+    return LoadCheckpoint(runtime.model, HeadTypeOf(config.head_dtype));
   }
   if (!config.model.empty()) {
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
   }
   STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
-  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet");
+  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet",
+                                           HeadTypeOf(config.head_dtype));
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
 
@@ -182,6 +184,7 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
           {"ternary_bytes", weights.ternary_bytes()},
           {"head_bytes", weights.head.bytes()},
           {"kv_cache_dtype", config.kv_cache_dtype},
+          {"head_dtype", DenseTypeName(weights.head.type)},
           {"context_tokens", config.context_tokens},
           {"decode_tokens", config.decode_tokens},
           {"version", STERNA_VERSION},
@@ -250,6 +253,7 @@ std::vector<Flag> BenchFlags(BenchConfig& config) {
        .value = &config.cpu_isa,
        .help = "Instruction set: auto for the best this machine has, or a lower one by name."},
       KvCacheDtypeFlag(config.kv_cache_dtype),
+      HeadDtypeFlag(config.head_dtype),
       {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},
       {.name = "json", .value = &config.json, .help = "File to write the results to as JSON."},
   };
@@ -291,8 +295,7 @@ Status RunBench(const BenchConfig& config) {
               config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
               static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
               static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
-              checkpoint.weights.head.type == DenseType::kBf16 ? "bf16" : "f32",
-              config.kv_cache_dtype.c_str());
+              DenseTypeName(checkpoint.weights.head.type), config.kv_cache_dtype.c_str());
   PrintTable(cases, checkpoint.weights);
   if (config.json.empty()) return absl::OkStatus();
   std::ofstream file(config.json);

@@ -18,6 +18,19 @@ Flag KvCacheDtypeFlag(std::string& dtype) {
 
 KvType KvTypeOf(const std::string& dtype) { return dtype == "f16" ? KvType::kF16 : KvType::kFull; }
 
+Flag HeadDtypeFlag(std::string& dtype) {
+  return {.name = "head-dtype",
+          .value = &dtype,
+          .help =
+              "How the output head is kept; checkpoint: exactly as it is stored there, int8: "
+              "rounded, with a scale per row, which halves the bytes of a bf16 head.",
+          .choices = {"checkpoint", "int8"}};
+}
+
+HeadType HeadTypeOf(const std::string& dtype) {
+  return dtype == "int8" ? HeadType::kInt8 : HeadType::kAsStored;
+}
+
 std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   return {
       {.name = "model",
@@ -42,6 +55,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .min = 1,
        .max = 1 << 24},
       KvCacheDtypeFlag(c.kv_cache_dtype),
+      HeadDtypeFlag(c.head_dtype),
       {.name = "max-context",
        .value = &c.max_context,
        .help = "Most tokens of prompt and output of one request; 0: the model's own limit.",
@@ -209,6 +223,7 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
   return {
       .model_dir = c.model,
+      .head = HeadTypeOf(c.head_dtype),
       .cpu = {.num_threads = static_cast<int>(c.threads), .isa = c.cpu_isa},
       .energy = {.source = c.energy_source,
                  .watts_per_core = c.energy_watts_per_core,

@@ -22,6 +22,7 @@ struct RuntimeConfig {
   std::string cpu_isa = "auto";
   int64_t kv_cache_mib = 1024;
   std::string kv_cache_dtype = "f16";
+  std::string head_dtype = "checkpoint";
   int64_t max_context = 0;
   int64_t max_step_tokens = 512;
   int64_t max_chunk_tokens = 512;
@@ -58,9 +59,11 @@ std::vector<Flag> ServerFlags(ServerConfig& config);
 Status ResolveModel(RuntimeConfig& config);
 StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 
-// A flag that more commands than those have; its value is one of its choices.
+// Flags that more commands than those have; their values are one of their choices.
 Flag KvCacheDtypeFlag(std::string& dtype);
 KvType KvTypeOf(const std::string& dtype);
+Flag HeadDtypeFlag(std::string& dtype);
+HeadType HeadTypeOf(const std::string& dtype);
 
 // In the engine's terms.
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& config);

@@ -32,7 +32,8 @@ std::vector<Flag> EvalFlags(EvalConfig& c) {
   std::vector<Flag> flags;
   for (const Flag& flag : RuntimeFlags(c)) {
     if (flag.name == "model" || flag.name == "threads" || flag.name == "cpu-isa" ||
-        flag.name == "max-step-tokens" || flag.name == "kv-cache-dtype") {
+        flag.name == "max-step-tokens" || flag.name == "kv-cache-dtype" ||
+        flag.name == "head-dtype") {
       flags.push_back(flag);
     }
   }
@@ -122,7 +123,8 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops,
                           CreateCpuOps(ToRuntimeOptions(config).cpu));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
-  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadCheckpoint(config.model));
+  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+                          LoadCheckpoint(config.model, HeadTypeOf(config.head_dtype)));
   if (config.context > checkpoint.config.max_positions) {
     return absl::InvalidArgumentError(absl::StrCat("--context is ", config.context,
                                                    "; this model's limit is ",

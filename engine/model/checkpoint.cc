@@ -357,8 +357,18 @@ DenseMatrix MakeDenseRows(const TensorView& view, std::vector<AlignedBuffer<uint
 }
 
 // A float matrix as DenseLinear takes it.
-DenseMatrix MakeHead(const TensorView& view, ThreadPool& pool,
-                     std::vector<AlignedBuffer<uint8_t>>& buffers) {
+StatusOr<DenseMatrix> MakeHead(const char* name, const TensorView& view, HeadType type,
+                               ThreadPool& pool, std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  if (type == HeadType::kInt8) {
+    const auto read_row = [&](int64_t row, std::span<float> values) {
+      ReadFloats(view, row * view.shape[1], values);
+    };
+    StatusOr<DenseMatrix> head =
+        MakeInt8Tiles(view.shape[0], view.shape[1], pool, read_row, buffers);
+    if (head.ok()) return head;
+    return absl::InvalidArgumentError(
+        absl::StrCat(view.file, ": tensor '", name, "': ", head.status().message()));
+  }
   if (view.type != TensorType::kBf16) return MakeDenseRows(view, buffers);
   const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
     std::memcpy(values.data(), view.bytes.data() + static_cast<size_t>(row) * values.size_bytes(),
@@ -367,8 +377,8 @@ DenseMatrix MakeHead(const TensorView& view, ThreadPool& pool,
   return MakeDenseTiles(view.shape[0], view.shape[1], pool, read_row, buffers);
 }
 
-Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, ThreadPool& pool,
-                            ModelWeights& weights) {
+Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, HeadType head_type,
+                            ThreadPool& pool, ModelWeights& weights) {
   constexpr char kEmbedding[] = "model.embed_tokens.weight";
   constexpr char kHead[] = "lm_head.weight";
   const std::vector<int64_t> shape = {config.vocab_size, config.hidden_size};
@@ -380,11 +390,14 @@ Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, Thr
                                               embedding->file, " lacks tensor '", kHead, "'"));
     }
     STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.GetFloat(kHead, shape));
-    weights.head = MakeHead(*head, pool, weights.buffers);
+    STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(kHead, *head, head_type, pool, weights.buffers));
     return absl::OkStatus();
   }
-  weights.head = MakeHead(*embedding, pool, weights.buffers);
-  weights.embedding = weights.head;
+  weights.tied = true;
+  STERNA_ASSIGN_OR_RETURN(weights.head,
+                          MakeHead(kEmbedding, *embedding, head_type, pool, weights.buffers));
+  weights.embedding =
+      head_type == HeadType::kAsStored ? weights.head : MakeDenseRows(*embedding, weights.buffers);
   if (!reader.Has(kHead)) return absl::OkStatus();
   // Some tools store the tied matrix twice. Anything else is another model than the config says.
   STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.Get(kHead));
@@ -428,7 +441,7 @@ Status CheckUnused(const SafetensorsCheckpoint& tensors, const ModelConfig& conf
 
 }  // namespace
 
-StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir) {
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, HeadType head) {
   Checkpoint checkpoint;
   STERNA_ASSIGN_OR_RETURN(checkpoint.config, ReadModelConfig(model_dir));
   const ModelConfig& config = checkpoint.config;
@@ -438,7 +451,7 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir) {
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
   TensorReader reader(tensors);
-  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, pool, weights));
+  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, head, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
   STERNA_ASSIGN_OR_RETURN(const bool sub_norms, HasSubNorms(tensors, config));

@@ -122,17 +122,30 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
 
 }  // namespace
 
-ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms) {
+ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
+                               HeadType head) {
   constexpr int kMaxThreads = 8;
   ModelWeights weights;
   ThreadPool pool(
       std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
   weights.embedding = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0),
                                  pool, weights.buffers);
-  weights.head = config.tie_embeddings
-                     ? weights.embedding
-                     : RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 1),
-                                  pool, weights.buffers);
+  weights.tied = config.tie_embeddings;
+  weights.head = weights.embedding;
+  std::vector<AlignedBuffer<uint8_t>> passing;
+  if (!config.tie_embeddings) {
+    weights.head = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 1),
+                              pool, head == HeadType::kInt8 ? passing : weights.buffers);
+  }
+  if (head == HeadType::kInt8) {
+    const auto read_row = [bf16 = weights.head](int64_t row, std::span<float> values) {
+      bf16.CopyRow(row, values.data());
+    };
+    StatusOr<DenseMatrix> int8 =
+        MakeInt8Tiles(config.vocab_size, config.hidden_size, pool, read_row, weights.buffers);
+    STERNA_CHECK(int8.ok());  // the values are finite and no config has as many columns
+    weights.head = *int8;
+  }
   weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {

@@ -1,6 +1,10 @@
 #include "engine/model/weights.h"
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
 
 namespace sterna {
 
@@ -28,9 +32,48 @@ DenseMatrix MakeDenseTiles(
   return dense;
 }
 
+StatusOr<DenseMatrix> MakeInt8Tiles(
+    int64_t rows, int64_t cols, ThreadPool& pool,
+    const std::function<void(int64_t row, std::span<float> values)>& read_row,
+    std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  if (cols > kMaxDenseInt8Cols) {
+    return absl::InvalidArgumentError(absl::StrCat("an int8 output head can have at most ",
+                                                   kMaxDenseInt8Cols, " columns, not ", cols));
+  }
+  DenseMatrix dense{.type = DenseType::kI8,
+                    .layout = DenseLayout::kTiles,
+                    .data = nullptr,
+                    .rows = rows,
+                    .cols = cols};
+  AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.data_bytes()));
+  AlignedBuffer<uint8_t> scale_buffer(static_cast<size_t>(rows) * sizeof(float));
+  auto* scales = reinterpret_cast<float*>(scale_buffer.data());
+  std::atomic<int64_t> bad_row = -1;
+  pool.ParallelFor(dense.row_blocks(), [&](int64_t block) {
+    std::vector<float> values(static_cast<size_t>(cols));
+    const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
+    for (int64_t row = block * kDenseTileRows; row < end; ++row) {
+      read_row(row, values);
+      if (std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
+        scales[row] = QuantizeDenseRow(dense, row, values, buffer.data());
+      } else {
+        bad_row.store(row);
+      }
+    }
+  });
+  if (const int64_t row = bad_row.load(); row >= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("row ", row, " has values that are not finite; int8 cannot hold them"));
+  }
+  dense.data = buffer.data();
+  dense.scales = scales;
+  buffers.push_back(std::move(buffer));
+  buffers.push_back(std::move(scale_buffer));
+  return dense;
+}
+
 int64_t ModelWeights::num_parameters() const {
-  int64_t parameters = embedding.rows * embedding.cols +
-                       (head.data == embedding.data ? 0 : head.rows * head.cols) +
+  int64_t parameters = embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) +
                        static_cast<int64_t>(final_norm.size());
   for (const LayerWeights& layer : layers) {
     parameters +=

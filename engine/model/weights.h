@@ -40,7 +40,8 @@ struct ModelWeights {
   DenseMatrix embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // [hidden]
-  DenseMatrix head;               // [vocab, hidden], as DenseLinear takes it; the embedding if tied
+  DenseMatrix head;               // [vocab, hidden], as DenseLinear takes it
+  bool tied = false;              // head and embedding are one matrix, if not always in one form
 
   // What the dense matrices point into.
   std::vector<MappedFile> mapped_files;
@@ -48,7 +49,13 @@ struct ModelWeights {
 
   int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
-  int64_t dense_bytes() const;     // embedding and head, once when tied
+  int64_t dense_bytes() const;     // embedding and head, once where they are the same memory
+};
+
+// How the output head is kept in memory.
+enum class HeadType {
+  kAsStored,  // exactly as the checkpoint has it; a tied embedding is read from the same memory
+  kInt8,  // rounded to int8 with a scale per row; a tied embedding stays as it is stored, beside
 };
 
 // A bf16 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row(row, values)`
@@ -56,6 +63,13 @@ struct ModelWeights {
 DenseMatrix MakeDenseTiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<uint16_t> values)>& read_row,
+    std::vector<AlignedBuffer<uint8_t>>& buffers);
+
+// An int8 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row` as above;
+// what it gives must be finite, or InvalidArgument names the row.
+StatusOr<DenseMatrix> MakeInt8Tiles(
+    int64_t rows, int64_t cols, ThreadPool& pool,
+    const std::function<void(int64_t row, std::span<float> values)>& read_row,
     std::vector<AlignedBuffer<uint8_t>>& buffers);
 
 struct Checkpoint {
@@ -68,11 +82,13 @@ struct Checkpoint {
 // must be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided
 // from the tensors present; config and tensors that disagree are refused with both named. Errors:
 // NotFound, InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
-StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir);
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir,
+                                    HeadType head = HeadType::kAsStored);
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
 // shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says.
-ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms);
+ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
+                               HeadType head = HeadType::kAsStored);
 
 }  // namespace sterna
 

@@ -1,9 +1,10 @@
-// bf16 weights times f32 activations on AMX, at the precision of f32: an activation is written as
-// three bf16 numbers whose sum it is exactly (its 24 bits of significand, eight at a time), each in
-// a row of its own. Products are exact, sums are f32, and a token's three are added up at the end.
-// AMX counts denormals as zero, and an infinite activation gives NaN.
+// Dense products on AMX. bf16 weights times f32 activations at the precision of f32: an activation
+// is written as three bf16 numbers whose sum it is exactly (its 24 bits of significand, eight at a
+// time). Products are exact, sums are f32, and a token's three are added up at the end. AMX counts
+// denormals as zero, and an infinite activation gives NaN. int8 weights times activations of two
+// int8 parts (packed_activations.h): integers throughout.
 //
-// An output's sums run over tiles of 32 columns in order, whatever is computed beside it.
+// An output's sums run over the column blocks in order, whatever is computed beside it.
 //
 // In an unnamed namespace for the reason given in vector_math.h.
 #ifndef STERNA_KERNELS_CPU_AMX_DENSE_H_
@@ -16,69 +17,47 @@
 #include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/packed_activations.h"
 #include "kernels/dense_format.h"
 
 namespace sterna::cpu {
 namespace {
 
-constexpr int64_t kDenseParts = 3;
-constexpr int64_t kDenseTokens = 16;  // that share one reading of the weights
+constexpr int64_t kBf16Parts = 3;
 // Row blocks whose sums are made at once where one tile holds all parts; divided by two or three
 // where they need as many.
 constexpr int kDenseRowBlocks = 6;
 
-// Activations are packed by groups of 16 tokens, the last of which may have fewer, for every 32
-// columns: with n tokens, part p of token t is row p * n + t of one, two or three tiles one below
-// the other. Where one tile holds them all it has no row too many, as rows cost time.
-constexpr int64_t kMaxPackedRows = kDenseParts * kDenseTokens;
-
-inline int64_t PackedTileRows(int64_t tokens) {
-  return kDenseParts * tokens < kTileRows ? kDenseParts * tokens : kTileRows;
-}
-
-inline int64_t PackedTiles(int64_t tokens) {
-  return (kDenseParts * tokens + kTileRows - 1) / kTileRows;
-}
-
-// Elements of 32 columns of a group.
-inline int64_t PackedStride(int64_t tokens) {
-  return PackedTiles(tokens) * PackedTileRows(tokens) * kDenseTileCols;
-}
-
-// Where the group of `token` begins in what `packed` points at, in elements.
-inline int64_t PackedGroup(const DenseTask& task, int64_t token) {
-  return token / kDenseTokens * task.col_blocks * kMaxPackedRows * kDenseTileCols;
-}
-
 int64_t DensePackBytes(const DenseTask& task) {
-  if (!task.bf16_tiles) return 0;
-  const int64_t elements = PackedGroup(task, task.tokens + kDenseTokens - 1);
-  return elements * static_cast<int64_t>(sizeof(uint16_t));
+  if (task.type != DenseType::kBf16) return 0;
+  return PackedActivations<kBf16Parts>::Bytes(task.tokens, task.col_blocks);
 }
 
 void PackDense(const DenseTask& task, void* packed) {
+  using Packed = PackedActivations<kBf16Parts>;
+  constexpr int64_t kCols = kDenseLineBytes / 2;
   const __m512i high_half = _mm512_set1_epi32(static_cast<int>(0xffff0000u));
   __m512i odd_words = _mm512_set1_epi16(1);  // 1, 3, 5, ... of two registers
-  for (int64_t i = 1; i < kDenseTileCols; ++i) {
+  for (int64_t i = 1; i < kCols; ++i) {
     odd_words =
         _mm512_mask_add_epi16(odd_words, ~__mmask32{0} << i, odd_words, _mm512_set1_epi16(2));
   }
   for (int64_t token = 0; token < task.tokens; ++token) {
-    const int64_t first = token / kDenseTokens * kDenseTokens;
-    const int64_t tokens = task.tokens - first < kDenseTokens ? task.tokens - first : kDenseTokens;
+    const int64_t first = token / kPackedGroup * kPackedGroup;
+    const int64_t tokens = Packed::GroupTokens(first, task.tokens);
     const float* x = task.x + token * task.cols;
-    uint16_t* out = static_cast<uint16_t*>(packed) + PackedGroup(task, token) +
-                    (token - first) * kDenseTileCols;
-    for (int64_t col = 0; col < task.cols; col += kDenseTileCols, out += PackedStride(tokens)) {
+    uint8_t* out = static_cast<uint8_t*>(packed) + Packed::GroupOffset(token, task.col_blocks) +
+                   (token - first) * kDenseLineBytes;
+    for (int64_t col = 0; col < task.cols; col += kCols, out += Packed::BlockBytes(tokens)) {
       __m512 low = _mm512_maskz_loadu_ps(FirstLanes(task.cols - col), x + col);
       __m512 high = _mm512_setzero_ps();
       if (col + 16 < task.cols) {
         high = _mm512_maskz_loadu_ps(FirstLanes(task.cols - col - 16), x + col + 16);
       }
-      for (int64_t p = 0; p < kDenseParts; ++p) {
+      for (int64_t p = 0; p < kBf16Parts; ++p) {
         const __m512i low_part = _mm512_and_si512(_mm512_castps_si512(low), high_half);
         const __m512i high_part = _mm512_and_si512(_mm512_castps_si512(high), high_half);
-        _mm512_store_si512(out + p * tokens * kDenseTileCols,
+        _mm512_store_si512(out + p * tokens * kDenseLineBytes,
                            _mm512_permutex2var_epi16(low_part, odd_words, high_part));
         low = _mm512_sub_ps(low, _mm512_castsi512_ps(low_part));
         high = _mm512_sub_ps(high, _mm512_castsi512_ps(high_part));
@@ -87,20 +66,39 @@ void PackDense(const DenseTask& task, void* packed) {
   }
 }
 
-// Sums of one row block with the parts of all tokens.
-using DenseSums = float[kMaxPackedRows][kDenseTileRows];
+// What differs between the element types. Sums are those of one row block with all packed rows.
+template <DenseType kType>
+struct DenseTraits;
+template <>
+struct DenseTraits<DenseType::kBf16> {
+  using Packed = PackedActivations<kBf16Parts>;
+  using Sums = float[Packed::kMaxRows][kDenseTileRows];
+};
+template <>
+struct DenseTraits<DenseType::kI8> {
+  using Packed = PackedActivations<kInt8Parts>;
+  using Sums = int32_t[Packed::kMaxRows][kDenseTileRows];
+};
+
+// Tile registers are part of the instruction, so this cannot be a function.
+#define STERNA_TILE_PRODUCT(sums, x, w)      \
+  if constexpr (kType == DenseType::kBf16) { \
+    _tile_dpbf16ps(sums, x, w);              \
+  } else {                                   \
+    _tile_dpbsud(sums, x, w);                \
+  }
 
 // Six tiles of sums (0 .. 5) keep the multiplier busy through its latency: those of six row blocks
 // from `w` on where one tile holds all activations, of three where two do, of two where three do.
 // Tile 6 holds activations, tile 7 weights; consecutive products share one of them.
-template <int kTokenTiles>
-void DenseTile(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t x_stride,
-               DenseSums* sums) {
-  const int64_t block = col_blocks * kDenseTileElements;
+template <DenseType kType, int kTokenTiles>
+void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x_stride,
+               typename DenseTraits<kType>::Sums* sums) {
+  const int64_t block = col_blocks * kDenseTileBytes;
   const auto weights = [&](int k) {
     for (int64_t r = 0; r < kTileRows; ++r) {
-      _mm_prefetch(reinterpret_cast<const char*>(w + k * block + kDensePrefetchElements + r * 32),
-                   _MM_HINT_T0);
+      const uint8_t* ahead = w + k * block + kDensePrefetchBytes + r * kDenseLineBytes;
+      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
     }
     return w + k * block;
   };
@@ -110,44 +108,44 @@ void DenseTile(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t
   _tile_zero(3);
   _tile_zero(4);
   _tile_zero(5);
-  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileElements) {
-    const auto tokens = [&](int i) { return x + i * kDenseTileElements; };
+  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileBytes) {
+    const auto tokens = [&](int i) { return x + i * kDenseTileBytes; };
     _tile_loadd(6, tokens(0), kTileBytes);
     _tile_loadd(7, weights(0), kTileBytes);
-    _tile_dpbf16ps(0, 6, 7);
+    STERNA_TILE_PRODUCT(0, 6, 7)
     if constexpr (kTokenTiles == 1) {
       _tile_loadd(7, weights(1), kTileBytes);
-      _tile_dpbf16ps(1, 6, 7);
+      STERNA_TILE_PRODUCT(1, 6, 7)
       _tile_loadd(7, weights(2), kTileBytes);
-      _tile_dpbf16ps(2, 6, 7);
+      STERNA_TILE_PRODUCT(2, 6, 7)
       _tile_loadd(7, weights(3), kTileBytes);
-      _tile_dpbf16ps(3, 6, 7);
+      STERNA_TILE_PRODUCT(3, 6, 7)
       _tile_loadd(7, weights(4), kTileBytes);
-      _tile_dpbf16ps(4, 6, 7);
+      STERNA_TILE_PRODUCT(4, 6, 7)
       _tile_loadd(7, weights(5), kTileBytes);
-      _tile_dpbf16ps(5, 6, 7);
+      STERNA_TILE_PRODUCT(5, 6, 7)
     } else if constexpr (kTokenTiles == 2) {
       _tile_loadd(6, tokens(1), kTileBytes);
-      _tile_dpbf16ps(1, 6, 7);
+      STERNA_TILE_PRODUCT(1, 6, 7)
       _tile_loadd(7, weights(1), kTileBytes);
-      _tile_dpbf16ps(3, 6, 7);
+      STERNA_TILE_PRODUCT(3, 6, 7)
       _tile_loadd(6, tokens(0), kTileBytes);
-      _tile_dpbf16ps(2, 6, 7);
+      STERNA_TILE_PRODUCT(2, 6, 7)
       _tile_loadd(7, weights(2), kTileBytes);
-      _tile_dpbf16ps(4, 6, 7);
+      STERNA_TILE_PRODUCT(4, 6, 7)
       _tile_loadd(6, tokens(1), kTileBytes);
-      _tile_dpbf16ps(5, 6, 7);
+      STERNA_TILE_PRODUCT(5, 6, 7)
     } else {
       _tile_loadd(6, tokens(1), kTileBytes);
-      _tile_dpbf16ps(1, 6, 7);
+      STERNA_TILE_PRODUCT(1, 6, 7)
       _tile_loadd(6, tokens(2), kTileBytes);
-      _tile_dpbf16ps(2, 6, 7);
+      STERNA_TILE_PRODUCT(2, 6, 7)
       _tile_loadd(7, weights(1), kTileBytes);
-      _tile_dpbf16ps(5, 6, 7);
+      STERNA_TILE_PRODUCT(5, 6, 7)
       _tile_loadd(6, tokens(1), kTileBytes);
-      _tile_dpbf16ps(4, 6, 7);
+      STERNA_TILE_PRODUCT(4, 6, 7)
       _tile_loadd(6, tokens(0), kTileBytes);
-      _tile_dpbf16ps(3, 6, 7);
+      STERNA_TILE_PRODUCT(3, 6, 7)
     }
   }
   const auto out = [&](int tile) {
@@ -162,23 +160,23 @@ void DenseTile(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t
 }
 
 // What DenseTile computes, of one row block.
-template <int kTokenTiles>
-void DenseRowBlock(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int64_t x_stride,
-                   DenseSums& sums) {
+template <DenseType kType, int kTokenTiles>
+void DenseRowBlock(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x_stride,
+                   typename DenseTraits<kType>::Sums& sums) {
   _tile_zero(0);
   if constexpr (kTokenTiles >= 2) _tile_zero(1);
   if constexpr (kTokenTiles == 3) _tile_zero(2);
-  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileElements) {
+  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileBytes) {
     _tile_loadd(7, w, kTileBytes);
     _tile_loadd(6, x, kTileBytes);
-    _tile_dpbf16ps(0, 6, 7);
+    STERNA_TILE_PRODUCT(0, 6, 7)
     if constexpr (kTokenTiles >= 2) {
-      _tile_loadd(6, x + kDenseTileElements, kTileBytes);
-      _tile_dpbf16ps(1, 6, 7);
+      _tile_loadd(6, x + kDenseTileBytes, kTileBytes);
+      STERNA_TILE_PRODUCT(1, 6, 7)
     }
     if constexpr (kTokenTiles == 3) {
-      _tile_loadd(6, x + 2 * kDenseTileElements, kTileBytes);
-      _tile_dpbf16ps(2, 6, 7);
+      _tile_loadd(6, x + 2 * kDenseTileBytes, kTileBytes);
+      STERNA_TILE_PRODUCT(2, 6, 7)
     }
   }
   _tile_stored(0, sums[0], kTileBytes);
@@ -186,9 +184,11 @@ void DenseRowBlock(const uint16_t* w, int64_t col_blocks, const uint16_t* x, int
   if constexpr (kTokenTiles == 3) _tile_stored(2, sums[2 * kTileRows], kTileBytes);
 }
 
+#undef STERNA_TILE_PRODUCT
+
 // Adds up the parts of one row block and writes them to rows row .. row + 15 of the tokens.
 inline void StoreDense(const DenseTask& task, int64_t row, int64_t token, int64_t tokens,
-                       const DenseSums& sums) {
+                       const DenseTraits<DenseType::kBf16>::Sums& sums) {
   const __mmask16 rows = FirstLanes(task.rows - row);
   for (int64_t t = 0; t < tokens; ++t) {
     const __m512 small =
@@ -198,52 +198,85 @@ inline void StoreDense(const DenseTask& task, int64_t row, int64_t token, int64_
   }
 }
 
+inline void StoreDense(const DenseTask& task, int64_t row, int64_t token, int64_t tokens,
+                       const DenseTraits<DenseType::kI8>::Sums& sums) {
+  const __mmask16 rows = FirstLanes(task.rows - row);
+  const __m512 w_scale = _mm512_maskz_loadu_ps(rows, task.w_scale + row);
+  for (int64_t t = 0; t < tokens; ++t) {
+    // The weights were multiplied as they are stored, too large by the offset.
+    const int32_t* x_sum = task.x_sum + (token + t) * kInt8Parts;
+    const auto sum = [&](int64_t part) {
+      return _mm512_cvtepi32_ps(
+          _mm512_sub_epi32(_mm512_load_si512(sums[part * tokens + t]),
+                           _mm512_set1_epi32(kDenseInt8Offset * x_sum[part])));
+    };
+    const __m512 both = _mm512_add_ps(_mm512_mul_ps(sum(0), _mm512_set1_ps(256.0f)), sum(1));
+    const __m512 scale = _mm512_mul_ps(_mm512_set1_ps(task.x_scale[token + t]), w_scale);
+    _mm512_mask_storeu_ps(task.y + (token + t) * task.rows + row, rows, _mm512_mul_ps(both, scale));
+  }
+}
+
 // `blocks` row blocks from `row` on, for one group of tokens.
-template <int kTokenTiles>
+template <DenseType kType, int kTokenTiles>
 void DensePanel(const DenseTask& task, int64_t row, int64_t blocks, int64_t token, int64_t tokens) {
+  using Packed = typename DenseTraits<kType>::Packed;
   constexpr int64_t kRowBlocks = kDenseRowBlocks / kTokenTiles;
-  const uint16_t* x = static_cast<const uint16_t*>(task.packed_x) + PackedGroup(task, token);
-  const int64_t x_stride = PackedStride(tokens);
-  const int64_t block_elements = task.col_blocks * kDenseTileElements;
-  const uint16_t* w = static_cast<const uint16_t*>(task.w) + row / kDenseTileRows * block_elements;
-  alignas(64) DenseSums sums[kRowBlocks];
+  const auto* x =
+      static_cast<const uint8_t*>(task.packed_x) + Packed::GroupOffset(token, task.col_blocks);
+  const int64_t x_stride = Packed::BlockBytes(tokens);
+  const int64_t block_bytes = task.col_blocks * kDenseTileBytes;
+  const uint8_t* w = static_cast<const uint8_t*>(task.w) + row / kDenseTileRows * block_bytes;
+  alignas(64) typename DenseTraits<kType>::Sums sums[kRowBlocks];
   int64_t b = 0;
   for (; b + kRowBlocks <= blocks; b += kRowBlocks) {
-    DenseTile<kTokenTiles>(w + b * block_elements, task.col_blocks, x, x_stride, sums);
+    DenseTile<kType, kTokenTiles>(w + b * block_bytes, task.col_blocks, x, x_stride, sums);
     for (int64_t k = 0; k < kRowBlocks; ++k) {
       StoreDense(task, row + (b + k) * kDenseTileRows, token, tokens, sums[k]);
     }
   }
   for (; b < blocks; ++b) {
-    DenseRowBlock<kTokenTiles>(w + b * block_elements, task.col_blocks, x, x_stride, sums[0]);
+    DenseRowBlock<kType, kTokenTiles>(w + b * block_bytes, task.col_blocks, x, x_stride, sums[0]);
     StoreDense(task, row + b * kDenseTileRows, token, tokens, sums[0]);
   }
+}
+
+template <DenseType kType>
+void DenseRows(const DenseTask& task, int64_t first, int64_t count) {
+  using Packed = typename DenseTraits<kType>::Packed;
+  const int64_t blocks = (count + kDenseTileRows - 1) / kDenseTileRows;
+  int64_t configured = 0;
+  for (int64_t token = 0; token < task.tokens; token += kPackedGroup) {
+    const int64_t tokens = Packed::GroupTokens(token, task.tokens);
+    const int64_t rows = Packed::TileRows(tokens);
+    if (rows != configured) ConfigureTiles({rows, rows, rows, rows, rows, rows, rows, kTileRows});
+    configured = rows;
+    switch (Packed::Tiles(tokens)) {
+      case 1:
+        DensePanel<kType, 1>(task, first, blocks, token, tokens);
+        break;
+      case 2:
+        DensePanel<kType, 2>(task, first, blocks, token, tokens);
+        break;
+      default:
+        if constexpr (kType == DenseType::kBf16) {
+          DensePanel<kType, 3>(task, first, blocks, token, tokens);
+        }
+    }
+  }
+  _tile_release();
 }
 
 // What AMX does not do, f32 weights, goes to `vector`.
 void AmxDenseLinear(const DenseTask& task, int64_t first, int64_t count,
                     void (*vector)(const DenseTask&, int64_t, int64_t)) {
-  if (!task.bf16_tiles) return vector(task, first, count);
-  const int64_t blocks = (count + kDenseTileRows - 1) / kDenseTileRows;
-  int64_t configured = 0;
-  for (int64_t token = 0; token < task.tokens; token += kDenseTokens) {
-    const int64_t left = task.tokens - token;
-    const int64_t tokens = left < kDenseTokens ? left : kDenseTokens;
-    const int64_t rows = PackedTileRows(tokens);
-    if (rows != configured) ConfigureTiles({rows, rows, rows, rows, rows, rows, rows, kTileRows});
-    configured = rows;
-    switch (PackedTiles(tokens)) {
-      case 1:
-        DensePanel<1>(task, first, blocks, token, tokens);
-        break;
-      case 2:
-        DensePanel<2>(task, first, blocks, token, tokens);
-        break;
-      default:
-        DensePanel<3>(task, first, blocks, token, tokens);
-    }
+  switch (task.type) {
+    case DenseType::kF32:
+      return vector(task, first, count);
+    case DenseType::kBf16:
+      return DenseRows<DenseType::kBf16>(task, first, count);
+    case DenseType::kI8:
+      return DenseRows<DenseType::kI8>(task, first, count);
   }
-  _tile_release();
 }
 
 }  // namespace

@@ -110,6 +110,24 @@ struct Avx2Vector {
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, _MM_SHUFFLE(2, 3, 0, 1)));
     return _mm_cvtsi128_si32(v);
   }
+  static Reg ToFloat(IntReg x) { return _mm256_cvtepi32_ps(x); }
+
+  static IntReg Broadcast4(const int8_t* q) {
+    int32_t four;
+    std::memcpy(&four, q, sizeof(four));
+    return _mm256_set1_epi32(four);
+  }
+  static IntReg ByteSumStart(int32_t /*x_sum*/) { return IntZero(); }
+  static IntReg LoadByteWeights(const uint8_t* p) {
+    const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm256_xor_si256(stored, _mm256_set1_epi8(static_cast<char>(kDenseInt8Offset)));
+  }
+  // vpmaddubsw takes one unsigned operand, so the sign of x goes to the weights: two products are
+  // at most 2 * 128 * 127 and do not saturate.
+  static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(x), _mm256_sign_epi8(weights, x));
+    return _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+  }
 };
 
 constexpr int64_t kPrefetchBytes = 4096;
@@ -121,12 +139,6 @@ constexpr int64_t kHalfBytes = 32;
 // nor the 16 of a block saturate 16 bits.
 static_assert(kTernaryBlockCols / 4 * 2 * 2 * 128 <= INT16_MAX);
 
-inline __m256i Broadcast4(const int8_t* q) {
-  int32_t four;
-  std::memcpy(&four, q, sizeof(four));
-  return _mm256_set1_epi32(four);
-}
-
 // Adds columns 4*kI .. 4*kI + 3 of half a line: bits 2*kI, 2*kI + 1 of every byte.
 template <int kI, int kTokens>
 [[gnu::always_inline]] inline void AddQuarter(__m256i line, const int8_t* q, int64_t q_stride,
@@ -134,7 +146,7 @@ template <int kI, int kTokens>
   const __m256i codes = _mm256_and_si256(_mm256_srli_epi16(line, 2 * kI), _mm256_set1_epi8(3));
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
-    const __m256i values = Broadcast4(q + t * q_stride + 4 * kI);
+    const __m256i values = Avx2Vector::Broadcast4(q + t * q_stride + 4 * kI);
     sums[t] = _mm256_add_epi16(sums[t], _mm256_maddubs_epi16(codes, values));
   }
 }

@@ -87,6 +87,19 @@ struct Avx512Vector {
     return _mm512_add_epi32(sum, value);
   }
   static int32_t IntSum(IntReg x) { return _mm512_reduce_add_epi32(x); }
+  static Reg ToFloat(IntReg x) { return _mm512_cvtepi32_ps(x); }
+
+  static IntReg Broadcast4(const int8_t* q) {
+    int32_t four;
+    std::memcpy(&four, q, sizeof(four));
+    return _mm512_set1_epi32(four);
+  }
+  // vpdpbusd takes the weights as they are stored, too large by the offset.
+  static IntReg ByteSumStart(int32_t x_sum) { return _mm512_set1_epi32(-kDenseInt8Offset * x_sum); }
+  static IntReg LoadByteWeights(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
+    return _mm512_dpbusd_epi32(sums, weights, x);
+  }
 };
 
 // How far ahead in each stream of weights to ask for more; measured, and flat from 1 to 4 KiB.
@@ -100,12 +113,6 @@ struct TileSums {
   __m512i of[kBlocks][kTokens][kChains];
 };
 
-inline __m512i Broadcast4(const int8_t* q) {
-  int32_t four;
-  std::memcpy(&four, q, sizeof(four));
-  return _mm512_set1_epi32(four);
-}
-
 // Adds columns 4*kI .. 4*kI + 3 of a line: bits 2*kI, 2*kI + 1 of every byte.
 template <int kI, int kTokens, int kBlocks, int kChains>
 [[gnu::always_inline]] inline void AddQuarter(const __m512i (&line)[kBlocks], const int8_t* q,
@@ -118,7 +125,7 @@ template <int kI, int kTokens, int kBlocks, int kChains>
   }
 #pragma GCC unroll 8
   for (int t = 0; t < kTokens; ++t) {
-    const __m512i values = Broadcast4(q + t * q_stride + 4 * kI);
+    const __m512i values = Avx512Vector::Broadcast4(q + t * q_stride + 4 * kI);
 #pragma GCC unroll 4
     for (int k = 0; k < kBlocks; ++k) {
       __m512i& sum = sums.of[k][t][kI % kChains];

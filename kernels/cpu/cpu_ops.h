@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
@@ -43,9 +44,15 @@ class CpuOps final : public Ops<float> {
   template <typename Body>
   void ForRuns(int64_t items, int64_t item_cost, const Body& body);
 
+  // Fills the buffers below with what the kernels want of task.x, and points the task to them.
+  void PackActivations(DenseTask& task);
+
   const CpuKernels& kernels_;
   ThreadPool pool_;
-  AlignedBuffer<std::byte> packed_x_;  // DenseLinear's; grows to what was needed most
+  // DenseLinear's; they grow to what was needed most.
+  AlignedBuffer<std::byte> packed_x_;
+  std::vector<float> x_scale_;
+  std::vector<int32_t> x_sum_;
 };
 
 }  // namespace sterna::cpu

@@ -16,17 +16,19 @@
 
 #include <cstdint>
 
+#include "kernels/dense_format.h"
+
 namespace sterna::cpu {
 
 // Tokens that share one unpacking of a ternary block, or one reading of dense weights, where AMX
 // does not do the work.
 inline constexpr int kTokenTile = 8;
 
-// Rows of bf16 tiles that all tokens pass over before the next: few enough for a second-level cache
-// of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
+// Rows of dense tiles that all tokens pass over before the next: few enough for a second-level
+// cache of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
 inline constexpr int64_t kDensePanelRows = 96;
-// How far ahead of its use every stream of bf16 tiles is asked for.
-inline constexpr int64_t kDensePrefetchElements = 1024;
+// How far ahead of its use every stream of dense tiles is asked for.
+inline constexpr int64_t kDensePrefetchBytes = 2048;
 
 // A half-precision number as it is stored (half_float.h), apart from bf16's uint16_t.
 struct F16 {
@@ -56,13 +58,16 @@ struct TernaryTask {
 struct DenseTask {
   const float* x;
   int64_t tokens;
-  const void* w;    // dense_format.h
-  bool bf16_tiles;  // bf16 in kTiles; else f32 in kRows
+  const void* w;   // dense_format.h
+  DenseType type;  // f32 in kRows, the others in kTiles
   int64_t rows;
   int64_t cols;
-  int64_t col_blocks;  // of tiles
+  int64_t col_blocks;    // of tiles
+  const float* w_scale;  // kI8: [rows]
   float* y;
-  const void* packed_x = nullptr;  // what pack_dense made of x
+  const void* packed_x = nullptr;  // what pack_dense made of x; kI8: packed_activations.h
+  const float* x_scale = nullptr;  // kI8: [tokens]
+  const int32_t* x_sum = nullptr;  // kI8: [tokens, 2], the sums of a token's two parts
 };
 
 // One row to be quantised; see QuantizedMat.
@@ -98,9 +103,9 @@ struct CpuKernels {
   // Outputs of rows first .. first + count - 1, all tokens. With tiles, `first` is a multiple of
   // kDensePanelRows and `count` that or what is left of the rows.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
-  // Size of the buffer, aligned to 64, that pack_dense fills before dense_linear; 0: no need. It
-  // must hold numbers, any numbers, before: dense_linear also loads what pack_dense leaves as it
-  // was.
+  // Size of the buffer, aligned to 64, that pack_dense fills before dense_linear; 0: no need. Not
+  // asked for kI8, whose activations every instruction set takes in one form. The buffer must hold
+  // numbers, any numbers, before: dense_linear also loads what pack_dense leaves as it was.
   int64_t (*dense_pack_bytes)(const DenseTask& task);
   void (*pack_dense)(const DenseTask& task, void* packed);
   // y[n] = x[n], rounded as FloatToHalf does.

@@ -89,6 +89,26 @@ struct PortableVector {
     return sum;
   }
   static int32_t IntSum(IntReg x) { return x[0] + x[1] + x[2] + x[3]; }
+  static Reg ToFloat(IntReg x) { return __builtin_convertvector(x, Reg); }
+
+  static IntReg Broadcast4(const int8_t* q) {
+    int32_t four;
+    std::memcpy(&four, q, sizeof(four));
+    return IntReg{four, four, four, four};
+  }
+  static IntReg ByteSumStart(int32_t /*x_sum*/) { return IntZero(); }
+  static IntReg LoadByteWeights(const uint8_t* p) {
+    IntReg weights;
+    std::memcpy(&weights, p, sizeof(weights));
+    return weights;
+  }
+  static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
+    for (int byte = 0; byte < 4; ++byte) {
+      const IntReg weight = (weights >> (8 * byte) & 0xff) - kDenseInt8Offset;
+      sums += weight * static_cast<int8_t>(x[0] >> (8 * byte));
+    }
+    return sums;
+  }
 };
 
 struct BlockSums {

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/packed_activations.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/dense_format.h"
 
@@ -18,6 +19,19 @@ struct VectorDense : VectorMath<V> {
   using Math::LoadUpTo;
   using Math::StoreUpTo;
   using typename Math::Reg;
+  using IntReg = typename V::IntReg;
+
+  // The first line of the tiles that hold `row`; offset[r]: from there to the row that is r
+  // registers further, which may be in another row block.
+  template <int kRegs>
+  static const uint8_t* TileRows(const DenseTask& task, int64_t row, int64_t (&offset)[kRegs]) {
+    const int64_t block = task.col_blocks * kDenseTileBytes;
+    for (int r = 0; r < kRegs; ++r) {
+      const int64_t in_block = row % kDenseTileRows + r * kLanes;
+      offset[r] = in_block / kDenseTileRows * block + in_block % kDenseTileRows * 4;
+    }
+    return static_cast<const uint8_t*>(task.w) + row / kDenseTileRows * block;
+  }
 
   // kTokens x kRegs registers of sums, whose lanes are rows, from `row` on. A sum takes the columns
   // in order, so it is the same in every tile shape; the tile gives the processor independent
@@ -26,23 +40,18 @@ struct VectorDense : VectorMath<V> {
   static void TilesTile(const DenseTask& task, int64_t token, int64_t row) {
     const int64_t cols = task.cols;
     const float* x = task.x + token * cols;
-    const int64_t block = task.col_blocks * kDenseTileElements;
-    const auto* w = static_cast<const uint16_t*>(task.w) + row / kDenseTileRows * block;
     int64_t offset[kRegs];
-    for (int r = 0; r < kRegs; ++r) {
-      const int64_t in_block = row % kDenseTileRows + r * kLanes;
-      offset[r] = in_block / kDenseTileRows * block + in_block % kDenseTileRows * 2;
-    }
+    const uint8_t* w = TileRows(task, row, offset);
     Reg acc[kTokens][kRegs];
     for (int t = 0; t < kTokens; ++t) {
       for (int r = 0; r < kRegs; ++r) acc[t][r] = V::Zero();
     }
     int64_t col = 0;
-    for (; col < cols; col += 2, w += 2 * kDenseTileRows) {
+    for (; col < cols; col += 2, w += kDenseLineBytes) {
       Reg even[kRegs], odd[kRegs];
       for (int r = 0; r < kRegs; ++r) {
-        V::LoadPairs(w + offset[r], even[r], odd[r]);
-        __builtin_prefetch(w + offset[r] + kDensePrefetchElements);
+        V::LoadPairs(reinterpret_cast<const uint16_t*>(w + offset[r]), even[r], odd[r]);
+        __builtin_prefetch(w + offset[r] + kDensePrefetchBytes);
       }
       const bool pair = col + 1 < cols;
       for (int t = 0; t < kTokens; ++t) {
@@ -71,6 +80,65 @@ struct VectorDense : VectorMath<V> {
       TilesTile<kTokens, kRegs>(task, token, row);
     }
     for (; row < first + count; row += kLanes) TilesTile<kTokens, 1>(task, token, row);
+  }
+
+  // As TilesTile, for int8: two integer sums for each output, exact in any order.
+  template <int kTokens, int kRegs>
+  static void Int8Tile(const DenseTask& task, int64_t token, int64_t row) {
+    using Packed = PackedActivations<kInt8Parts>;
+    const int64_t in_group = token % kPackedGroup;
+    const int64_t group_tokens = Packed::GroupTokens(token - in_group, task.tokens);
+    const auto* x = static_cast<const int8_t*>(task.packed_x) +
+                    Packed::GroupOffset(token, task.col_blocks) + in_group * kDenseLineBytes;
+    const int64_t part_bytes = group_tokens * kDenseLineBytes;
+    const int64_t block_bytes = Packed::BlockBytes(group_tokens);
+    int64_t offset[kRegs];
+    const uint8_t* w = TileRows(task, row, offset);
+    IntReg acc[kTokens][kInt8Parts][kRegs];
+    for (int t = 0; t < kTokens; ++t) {
+      for (int p = 0; p < kInt8Parts; ++p) {
+        const int32_t sum = task.x_sum[(token + t) * kInt8Parts + p];
+        for (int r = 0; r < kRegs; ++r) acc[t][p][r] = V::ByteSumStart(sum);
+      }
+    }
+    for (int64_t b = 0; b < task.col_blocks; ++b, x += block_bytes) {
+      for (int64_t i = 0; i < kDenseLineBytes; i += 4, w += kDenseLineBytes) {
+        IntReg weights[kRegs];
+        for (int r = 0; r < kRegs; ++r) {
+          weights[r] = V::LoadByteWeights(w + offset[r]);
+          __builtin_prefetch(w + offset[r] + kDensePrefetchBytes);
+        }
+        for (int t = 0; t < kTokens; ++t) {
+          for (int p = 0; p < kInt8Parts; ++p) {
+            const IntReg four = V::Broadcast4(x + t * kDenseLineBytes + p * part_bytes + i);
+            for (int r = 0; r < kRegs; ++r) {
+              acc[t][p][r] = V::AddByteProducts(acc[t][p][r], weights[r], four);
+            }
+          }
+        }
+      }
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      const Reg x_scale = V::Set(task.x_scale[token + t]);
+      for (int r = 0; r < kRegs; ++r) {
+        const int64_t first = row + r * kLanes;
+        const Reg high = V::Mul(V::ToFloat(acc[t][0][r]), V::Set(256.0f));
+        const Reg sum = V::Add(high, V::ToFloat(acc[t][1][r]));
+        const Reg scale = V::Mul(x_scale, LoadUpTo(task.w_scale + first, task.rows - first));
+        StoreUpTo(task.y + (token + t) * task.rows + first, task.rows - first, V::Mul(sum, scale));
+      }
+    }
+  }
+
+  template <int kTokens>
+  static void Int8Rows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
+    constexpr int kFit = V::kDenseRegs / (kTokens * kInt8Parts);
+    constexpr int kRegs = kFit >= 6 ? 6 : kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
+    int64_t row = first;
+    for (; row + kRegs * kLanes <= first + count; row += kRegs * kLanes) {
+      Int8Tile<kTokens, kRegs>(task, token, row);
+    }
+    for (; row < first + count; row += kLanes) Int8Tile<kTokens, 1>(task, token, row);
   }
 
   // kRows x kTokens dot products of f32 weights, each with one accumulator.
@@ -130,10 +198,24 @@ struct VectorDense : VectorMath<V> {
     static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
-    const RowsFn* rows = task.bf16_tiles ? kTiles : kDots;
-    for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
+    // Twice the sums of the others, so half as many tokens where registers are few; a divisor of
+    // kPackedGroup, as a tile stays within a group.
+    constexpr int64_t kInt8Tokens = V::kDenseRegs >= 2 * kTokenTile ? kTokenTile : kTokenTile / 2;
+    static constexpr RowsFn kInt8[kTokenTile] = {Int8Rows<1>,
+                                                 Int8Rows<2>,
+                                                 Int8Rows<3>,
+                                                 Int8Rows<4>,
+                                                 Int8Rows < kInt8Tokens < 5 ? 1 : 5 >,
+                                                 Int8Rows < kInt8Tokens < 6 ? 1 : 6 >,
+                                                 Int8Rows < kInt8Tokens < 7 ? 1 : 7 >,
+                                                 Int8Rows < kInt8Tokens < 8 ? 1 : 8 > };
+    const RowsFn* rows = task.type == DenseType::kI8     ? kInt8
+                         : task.type == DenseType::kBf16 ? kTiles
+                                                         : kDots;
+    const int64_t tile = task.type == DenseType::kI8 ? kInt8Tokens : kTokenTile;
+    for (int64_t token = 0; token < task.tokens; token += tile) {
       const int64_t left = task.tokens - token;
-      rows[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
+      rows[(left < tile ? left : tile) - 1](task, token, first, count);
     }
   }
 

@@ -113,20 +113,26 @@ TEST(ModelGoldenTest, Float64ReferenceEqualsTransformers) {
 
 // How far the CPU backend may be from the float64 reference. K/V in f16 is one more rounding, which
 // int8 activations turn into whole steps; over a text of 100,000 tokens it costs the model that
-// ships less than 0.01 % of perplexity, over the few tokens here chance decides.
+// ships less than 0.01 % of perplexity, over the few tokens here chance decides. An int8 head
+// rounds the weights themselves.
 struct Drift {
+  HeadType head;
   KvType kv_type;
   const char* name;
   double mean_kl;
   double agreement;
   double perplexity_ratio;
 };
-constexpr Drift kDrifts[] = {{KvType::kFull, "f32", 1e-3, 0.98, 0.002},
-                             {KvType::kF16, "f16", 5e-3, 0.96, 0.005}};
+constexpr Drift kDrifts[] = {
+    {HeadType::kAsStored, KvType::kFull, "K/V f32", 1e-3, 0.98, 0.002},
+    {HeadType::kAsStored, KvType::kF16, "K/V f16", 5e-3, 0.96, 0.005},
+    {HeadType::kInt8, KvType::kFull, "K/V f32, head int8", 2e-3, 0.97, 0.005},
+};
 
 TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
   struct Problem {
     Checkpoint checkpoint;
+    Checkpoint int8_head;
     std::vector<int32_t> tokens;
     std::vector<double> expected;
   };
@@ -136,13 +142,16 @@ TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
   for (const std::string& dir : GoldenModels()) {
     StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, HeadType::kInt8);
+    ASSERT_TRUE(int8_head.ok()) << int8_head.status();
     std::vector<int32_t> tokens(180);
     for (int32_t& token : tokens) {
       token = static_cast<int32_t>(random() % checkpoint->config.vocab_size);
     }
     std::vector<double> expected =
         AllLogits<double>(checkpoint->config, checkpoint->weights, *reference_ops, tokens);
-    problems.push_back({*std::move(checkpoint), std::move(tokens), std::move(expected)});
+    problems.push_back(
+        {*std::move(checkpoint), *std::move(int8_head), std::move(tokens), std::move(expected)});
   }
   for (const std::string& isa : CpuIsaLevels()) {
     SCOPED_TRACE(isa);
@@ -150,9 +159,10 @@ TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
     for (const Drift& drift : kDrifts) {
       Divergence divergence;
       for (const Problem& problem : problems) {
-        const std::vector<float> got =
-            AllLogits<float>(problem.checkpoint.config, problem.checkpoint.weights, *ops,
-                             problem.tokens, drift.kv_type);
+        const Checkpoint& checkpoint =
+            drift.head == HeadType::kInt8 ? problem.int8_head : problem.checkpoint;
+        const std::vector<float> got = AllLogits<float>(checkpoint.config, checkpoint.weights, *ops,
+                                                        problem.tokens, drift.kv_type);
         const std::vector<double> actual(got.begin(), got.end());
         const auto vocab = static_cast<size_t>(problem.checkpoint.config.vocab_size);
         for (size_t p = 0; p < problem.tokens.size(); ++p) {
@@ -163,7 +173,7 @@ TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
       EXPECT_GE(divergence.positions, 2000);
       EXPECT_LT(divergence.mean_kl(), drift.mean_kl);
       EXPECT_GE(divergence.agreement(), drift.agreement);
-      std::printf("%-12s K/V %-4s %lld positions: mean KL %.2e, top-1 agreement %.2f %%\n",
+      std::printf("%-12s %-20s %lld positions: mean KL %.2e, top-1 agreement %.2f %%\n",
                   isa.c_str(), drift.name, static_cast<long long>(divergence.positions),
                   divergence.mean_kl(), 100 * divergence.agreement());
     }
@@ -190,6 +200,8 @@ TEST(ModelGoldenTest, ShippedModelKeepsItsPerplexity) {
   const std::string dir = SourcePath("models/stories");
   const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, HeadType::kInt8);
+  ASSERT_TRUE(int8_head.ok()) << int8_head.status();
   const StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(dir);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
   const StatusOr<std::string> text = ReadTextFile(SourcePath("tests/golden/data/stories.txt"));
@@ -202,10 +214,11 @@ TEST(ModelGoldenTest, ShippedModelKeepsItsPerplexity) {
   for (const std::string& isa : CpuIsaLevels()) {
     const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 2, .isa = isa});
     for (const Drift& drift : kDrifts) {
-      const double actual = Perplexity<float>(*checkpoint, *ops, tokens, drift.kv_type);
+      const double actual = Perplexity<float>(
+          drift.head == HeadType::kInt8 ? *int8_head : *checkpoint, *ops, tokens, drift.kv_type);
       EXPECT_NEAR(actual / expected, 1.0, drift.perplexity_ratio) << isa;
-      std::printf("%-12s K/V %-4s perplexity %.4f, reference %.4f\n", isa.c_str(), drift.name,
-                  actual, expected);
+      std::printf("%-12s %-20s perplexity %.4f, reference %.4f\n", isa.c_str(), drift.name, actual,
+                  expected);
     }
   }
 }

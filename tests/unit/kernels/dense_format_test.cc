@@ -14,8 +14,7 @@ TEST(DenseFormatTest, TilesLieAsDrawn) {
   std::vector<uint16_t> values(kRows * kCols);
   for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<uint16_t>(i + 1);
   const testing::DenseTiles tiles(values, kRows, kCols);
-  ASSERT_EQ(tiles.view().elements(), 4 * 16 * 32);
-  EXPECT_EQ(tiles.view().bytes(), 4 * 1024);
+  ASSERT_EQ(tiles.view().bytes(), 4 * 1024);
   const auto* data = static_cast<const uint16_t*>(tiles.view().data);
   for (int64_t tile = 0; tile < 4; ++tile) {
     for (int64_t p = 0; p < 16; ++p) {
@@ -46,6 +45,62 @@ TEST(DenseFormatTest, EveryLayoutGivesItsRowsBack) {
     std::vector<float> copy(f32.size());
     for (int64_t r = 0; r < kRows; ++r) m.CopyRow(r, &copy[static_cast<size_t>(r * kCols)]);
     EXPECT_EQ(copy, f32);
+  }
+}
+
+TEST(DenseFormatTest, Int8TilesLieAsDrawn) {
+  constexpr int64_t kRows = 17, kCols = 65;  // two by two tiles
+  std::vector<float> values(kRows * kCols);
+  // Row r is (-127 .. 127) * (r + 1), so that its scale is r + 1 and nothing is rounded.
+  for (int64_t i = 0; i < kRows * kCols; ++i) {
+    const int64_t code = i % kCols == 0 ? 127 : i * 13 % 255 - 127;
+    values[static_cast<size_t>(i)] = static_cast<float>(code * (i / kCols + 1));
+  }
+  const testing::DenseTiles tiles(values, kRows, kCols);
+  ASSERT_EQ(tiles.view().data_bytes(), 4 * 1024);
+  EXPECT_EQ(tiles.view().bytes(), 4 * 1024 + kRows * 4);
+  const auto* data = static_cast<const uint8_t*>(tiles.view().data);
+  for (int64_t tile = 0; tile < 4; ++tile) {
+    for (int64_t line = 0; line < 16; ++line) {
+      for (int64_t r = 0; r < 16; ++r) {
+        for (int64_t i = 0; i < 4; ++i) {
+          const int64_t row = tile / 2 * 16 + r, col = tile % 2 * 64 + 4 * line + i;
+          const bool there = row < kRows && col < kCols;
+          const auto expected =
+              there ? values[static_cast<size_t>(row * kCols + col)] / static_cast<float>(row + 1)
+                    : -128.0f;
+          EXPECT_EQ(static_cast<float>(data[((tile * 16 + line) * 16 + r) * 4 + i]) - 128.0f,
+                    expected)
+              << row << " " << col;
+        }
+      }
+    }
+  }
+  std::vector<float> copy(kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    EXPECT_EQ(tiles.view().scales[r], static_cast<float>(r + 1));
+    tiles.view().CopyRow(r, copy.data());
+    EXPECT_EQ(copy,
+              std::vector<float>(values.begin() + r * kCols, values.begin() + (r + 1) * kCols));
+  }
+}
+
+TEST(DenseFormatTest, Int8RoundsToTheNearestStepOfItsRow) {
+  constexpr int64_t kRows = 4, kCols = 200;
+  testing::Random random(1);
+  std::vector<float> values = testing::RandomFloats(random, kRows * kCols);
+  std::fill_n(values.begin() + kCols, kCols, 0.0f);
+  for (int64_t i = 0; i < kCols; ++i) values[static_cast<size_t>(2 * kCols + i)] *= 1e-44f;
+  const testing::DenseTiles tiles(values, kRows, kCols);
+  EXPECT_EQ(tiles.view().scales[1], 0.0f);
+  for (int64_t r = 0; r < kRows; ++r) {
+    std::vector<float> copy(kCols);
+    tiles.view().CopyRow(r, copy.data());
+    // A denormal scale is itself rounded, by at most half of the smallest number.
+    const float step = tiles.view().scales[r] * 0.50001f + 127 * 1e-45f;
+    for (int64_t c = 0; c < kCols; ++c) {
+      EXPECT_NEAR(copy[static_cast<size_t>(c)], values[static_cast<size_t>(r * kCols + c)], step);
+    }
   }
 }
 

@@ -81,8 +81,9 @@ TEST_P(FloatOps, EmbedTokensWidensExactly) {
   std::vector<float> x(4 * 83);
   std::vector<double> expected(4 * 83);
   const testing::DenseTiles tiles(bf16, 7, 83);
-  for (const DenseMatrix& m :
-       {testing::DenseRows(table, 7, 83), testing::DenseRows(bf16, 7, 83), tiles.view()}) {
+  const testing::DenseTiles int8(std::vector<float>(7 * 83, 127.0f), 7, 83);
+  for (const DenseMatrix& m : {testing::DenseRows(table, 7, 83), testing::DenseRows(bf16, 7, 83),
+                               tiles.view(), int8.view()}) {
     ops_->EmbedTokens({.token_ids = ids, .table = m, .x = View(x, 4)});
     reference_->EmbedTokens({.token_ids = ids, .table = m, .x = View(expected, 4)});
     EXPECT_EQ(ToDouble(x), expected);
@@ -206,21 +207,84 @@ TEST_P(FloatOps, DenseLinear) {
       const std::vector<float> w = RandomFloats(random_, rows * cols);
       const std::vector<uint16_t> bf16 = testing::ToBf16(w);
       const std::vector<double> x64 = ToDouble(x);
-      const testing::DenseTiles tiles(bf16, rows, cols);
-      for (const DenseMatrix& m : {testing::DenseRows(w, rows, cols), tiles.view()}) {
+      const testing::DenseTiles tiles(bf16, rows, cols), int8(w, rows, cols);
+      for (const DenseMatrix& m : {testing::DenseRows(w, rows, cols), tiles.view(), int8.view()}) {
+        // int8 heads take activations to 16 bits of the largest; a product is off by half a step.
+        const float largest = *std::max_element(
+            x.begin(), x.end(), [](float a, float b) { return std::abs(a) < std::abs(b); });
+        const double step = m.type == DenseType::kI8 ? 0.501 * std::abs(largest) / 32639 : 0.0;
         std::vector<float> y(tokens * rows);
         std::vector<double> expected(tokens * rows);
         ops_->DenseLinear({.x = ConstView(x, tokens), .w = m, .y = View(y, tokens)});
         reference_->DenseLinear({.x = ConstView(x64, tokens), .w = m, .y = View(expected, tokens)});
         for (int64_t i = 0; i < tokens * rows; ++i) {
-          double magnitude = 0;
+          double magnitude = 0, weights = 0;
           for (int64_t k = 0; k < cols; ++k) {
             magnitude += std::abs(x[i / rows * cols + k] * w[i % rows * cols + k]);
+            weights += std::abs(w[i % rows * cols + k]);
           }
-          ASSERT_NEAR(y[i], expected[i], (static_cast<double>(cols) / 4 + 8) * kEps * magnitude);
+          // 1.02: an int8 weight may be larger than what it was rounded from.
+          ASSERT_NEAR(
+              y[i], expected[i],
+              (static_cast<double>(cols) / 4 + 8) * kEps * magnitude + 1.02 * step * weights);
         }
       }
     }
+  }
+}
+
+// Activations and weights that are whole numbers of their steps: the outputs are exact integers,
+// which no two instruction sets can disagree on.
+TEST_P(FloatOps, Int8DenseLinearIsExactOnIntegers) {
+  for (const int64_t cols : {1, 3, 64, 65, 130, 4096}) {
+    for (const int64_t tokens : {1, 2, 3, 4, 5, 7, 8, 9, 16, 17, 33}) {
+      const int64_t rows = 13 + 96 * (tokens % 3);
+      std::uniform_int_distribution<int> weight(-127, 127), activation(-32639, 32639);
+      std::vector<float> w(rows * cols), x(tokens * cols);
+      for (float& value : w) value = static_cast<float>(weight(random_));
+      for (float& value : x) value = static_cast<float>(activation(random_));
+      for (int64_t r = 0; r < rows; ++r) w[r * cols] = r % 2 == 0 ? 127.0f : -127.0f;
+      for (int64_t t = 0; t < tokens; ++t) x[t * cols] = t % 2 == 0 ? 32639.0f : -32639.0f;
+      const testing::DenseTiles tiles(w, rows, cols);
+      std::vector<float> y(tokens * rows);
+      ops_->DenseLinear({.x = ConstView(x, tokens), .w = tiles.view(), .y = View(y, tokens)});
+      for (int64_t i = 0; i < tokens * rows; ++i) {
+        // Each part's sum becomes a float before the two are added.
+        int64_t high_sum = 0, low_sum = 0;
+        for (int64_t k = 0; k < cols; ++k) {
+          const auto code = static_cast<int64_t>(x[i / rows * cols + k]);
+          const int64_t high = (code + 128) >> 8, low = code - high * 256;
+          high_sum += high * static_cast<int64_t>(w[i % rows * cols + k]);
+          low_sum += low * static_cast<int64_t>(w[i % rows * cols + k]);
+        }
+        ASSERT_EQ(y[i], static_cast<float>(high_sum) * 256.0f + static_cast<float>(low_sum))
+            << cols << " columns, token " << i / rows << " of " << tokens << ", row " << i % rows;
+      }
+    }
+  }
+}
+
+// A row that holds a NaN or an infinity has no number for an output; its neighbours are not
+// touched.
+TEST_P(FloatOps, Int8DenseLinearOfOddRows) {
+  constexpr int64_t kCols = 70, kRows = 20;
+  const std::vector<float> w = RandomFloats(random_, kRows * kCols);
+  const testing::DenseTiles tiles(w, kRows, kCols);
+  std::vector<float> x = RandomFloats(random_, 5 * kCols);
+  x[0] = std::numeric_limits<float>::quiet_NaN();
+  x[kCols + 69] = -std::numeric_limits<float>::infinity();
+  std::fill_n(x.begin() + 2 * kCols, kCols, 0.0f);
+  std::fill_n(x.begin() + 3 * kCols, kCols, 1e-40f);
+  std::vector<float> y(5 * kRows), alone(kRows);
+  ops_->DenseLinear({.x = ConstView(x, 5), .w = tiles.view(), .y = View(y, 5)});
+  const std::vector<float> last(x.begin() + 4 * kCols, x.end());
+  ops_->DenseLinear({.x = ConstView(last, 1), .w = tiles.view(), .y = View(alone, 1)});
+  for (int64_t r = 0; r < kRows; ++r) {
+    EXPECT_TRUE(std::isnan(y[r]));
+    EXPECT_TRUE(std::isnan(y[kRows + r]));
+    EXPECT_EQ(y[2 * kRows + r], 0.0f);
+    EXPECT_EQ(y[3 * kRows + r], 0.0f);
+    EXPECT_EQ(y[4 * kRows + r], alone[r]);
   }
 }
 

@@ -99,8 +99,9 @@ TEST(Invariance, DenseLinear) {
     const std::vector<float> x = RandomFloats(random, kRows * cols);
     const std::vector<float> w = RandomFloats(random, kOutputs * cols);
     const std::vector<uint16_t> bf16 = testing::ToBf16(w);
-    const testing::DenseTiles tiles(bf16, kOutputs, cols);
-    for (const DenseMatrix& m : {testing::DenseRows(w, kOutputs, cols), tiles.view()}) {
+    const testing::DenseTiles tiles(bf16, kOutputs, cols), int8(w, kOutputs, cols);
+    for (const DenseMatrix& m :
+         {testing::DenseRows(w, kOutputs, cols), tiles.view(), int8.view()}) {
       ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
         std::vector<float> y((end - begin) * kOutputs);
         ops.DenseLinear({.x = Rows(x, begin, end), .w = m, .y = View(y, end - begin)});

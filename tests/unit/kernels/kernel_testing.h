@@ -45,26 +45,42 @@ inline std::vector<uint16_t> ToBf16(const std::vector<float>& values) {
   return bits;
 }
 
-// Owns a bf16 matrix in kTiles, padding as the format says.
+// Owns a matrix in kTiles, padding as the format says: bf16 as given, or int8 rounded from floats.
 class DenseTiles {
  public:
   DenseTiles(const std::vector<uint16_t>& bf16, int64_t rows, int64_t cols)
-      : view_{.type = DenseType::kBf16,
+      : DenseTiles(DenseType::kBf16, rows, cols) {
+    auto* tiles = reinterpret_cast<uint16_t*>(tiles_.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      PackDenseRow(view_, r, {bf16.data() + r * cols, static_cast<size_t>(cols)}, tiles);
+    }
+  }
+  DenseTiles(const std::vector<float>& f32, int64_t rows, int64_t cols)
+      : DenseTiles(DenseType::kI8, rows, cols) {
+    for (int64_t r = 0; r < rows; ++r) {
+      scales_.push_back(QuantizeDenseRow(
+          view_, r, {f32.data() + r * cols, static_cast<size_t>(cols)}, tiles_.data()));
+    }
+    view_.scales = scales_.data();
+  }
+  DenseTiles(const DenseTiles&) = delete;
+  DenseTiles& operator=(const DenseTiles&) = delete;
+  const DenseMatrix& view() const { return view_; }
+
+ private:
+  DenseTiles(DenseType type, int64_t rows, int64_t cols)
+      : view_{.type = type,
               .layout = DenseLayout::kTiles,
               .data = nullptr,
               .rows = rows,
               .cols = cols},
-        tiles_(static_cast<size_t>(view_.elements())) {
-    for (int64_t r = 0; r < rows; ++r) {
-      PackDenseRow(view_, r, {bf16.data() + r * cols, static_cast<size_t>(cols)}, tiles_.data());
-    }
+        tiles_(static_cast<size_t>(view_.data_bytes())) {
     view_.data = tiles_.data();
   }
-  const DenseMatrix& view() const { return view_; }
 
- private:
   DenseMatrix view_;
-  AlignedBuffer<uint16_t> tiles_;
+  AlignedBuffer<uint8_t> tiles_;
+  std::vector<float> scales_;
 };
 
 inline DenseMatrix DenseRows(const std::vector<float>& f32, int64_t rows, int64_t cols) {

@@ -42,10 +42,10 @@ struct TestCheckpoint {
   Json config;
   std::map<std::string, TensorData> tensors;
 
-  StatusOr<Checkpoint> Load(const TempDir& dir) const {
+  StatusOr<Checkpoint> Load(const TempDir& dir, HeadType head = HeadType::kAsStored) const {
     dir.Write("config.json", config.dump());
     dir.Write("model.safetensors", SafetensorsFileBytes(tensors));
-    return LoadCheckpoint(dir.path());
+    return LoadCheckpoint(dir.path(), head);
   }
   Status LoadStatus() const { return Load(TempDir()).status(); }
 };
@@ -288,6 +288,44 @@ TEST(LoadCheckpointTest, EmbeddingsAtOddAddressesAreCopied) {
     copies += loaded->weights.buffers.size() - 1;
   }
   EXPECT_EQ(copies, 1u);
+}
+
+TEST(LoadCheckpointTest, Int8HeadIsRoundedAndTheEmbeddingIsNot) {
+  for (const auto family : {CheckpointFamily::kBitNetPacked, CheckpointFamily::kBitLinear}) {
+    const TestCheckpoint test = MakeTest(family);
+    const TempDir exact_dir, int8_dir;
+    const auto exact = test.Load(exact_dir);
+    ASSERT_TRUE(exact.ok()) << exact.status();
+    const auto int8 = test.Load(int8_dir, HeadType::kInt8);
+    ASSERT_TRUE(int8.ok()) << int8.status();
+    const ModelWeights& a = exact->weights;
+    const ModelWeights& b = int8->weights;
+    EXPECT_EQ(a.num_parameters(), b.num_parameters());
+    EXPECT_EQ(b.head.type, DenseType::kI8);
+    EXPECT_EQ(b.dense_bytes(), b.embedding.bytes() + b.head.bytes());
+    std::vector<float> x(kHidden), y(kHidden);
+    for (int64_t row = 0; row < kVocab; ++row) {
+      a.embedding.CopyRow(row, x.data());
+      b.embedding.CopyRow(row, y.data());
+      EXPECT_EQ(x, y);
+      a.head.CopyRow(row, x.data());
+      b.head.CopyRow(row, y.data());
+      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * b.head.scales[row]);
+    }
+  }
+}
+
+TEST(LoadCheckpointTest, Int8HeadMustBeFinite) {
+  TestCheckpoint test = MakeTest(CheckpointFamily::kBitNetPacked);
+  auto& bytes = test.tensors["model.embed_tokens.weight"].bytes;
+  bytes[2 * kHidden] = '\x80';  // the first value of row 1: infinity
+  bytes[2 * kHidden + 1] = '\x7f';
+  const TempDir dir;
+  EXPECT_TRUE(test.Load(dir).ok());
+  const TempDir int8_dir;
+  const Status status = test.Load(int8_dir, HeadType::kInt8).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("'model.embed_tokens.weight': row 1"));
 }
 
 TEST(LoadCheckpointTest, TiedHeadStoredTwiceMustBeTheSame) {
