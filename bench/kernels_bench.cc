@@ -16,6 +16,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <memory>
+#include <numeric>
 #include <random>
 #include <string>
 #include <string_view>
@@ -143,21 +144,29 @@ void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int thr
   state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
 }
 
-// Every token at the end of its own sequence of state.range(1) positions.
-void BenchAttention(::benchmark::State& state, const std::string& isa, int threads, KvType type) {
+// The last tokens of one prompt, or each the last of its own, with state.range(1) positions.
+void BenchAttention(::benchmark::State& state, const std::string& isa, int threads, KvType type,
+                    bool one_prompt) {
   const int64_t tokens = state.range(0), context = state.range(1);
   const int64_t kv_heads = state.range(2), head_dim = state.range(3);
   const int64_t heads = state.range(4);
   auto ops = MakeOps(isa, threads);
   const int64_t blocks = CeilDiv(context, kKvBlockTokens);
-  const int64_t elements = tokens * blocks * kKvBlockTokens * kv_heads * head_dim;
+  const int64_t sequences = one_prompt ? 1 : tokens;
+  const int64_t elements = sequences * blocks * kKvBlockTokens * kv_heads * head_dim;
   const int64_t element_bytes = KvView<float>::ElementBytes(type);
   // The arithmetic does not depend on the values: tiny ones, whatever the type.
   AlignedBuffer<uint8_t> k(elements * element_bytes), v(k.size());
   for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = 1 + i % 13;
   std::vector<int32_t> positions(tokens, static_cast<int32_t>(context - 1)), sequence(tokens);
-  std::vector<int32_t> tables(tokens * blocks);
-  for (size_t i = 0; i < sequence.size(); ++i) sequence[i] = static_cast<int32_t>(i);
+  std::vector<int32_t> tables(sequences * blocks);
+  for (int64_t i = 0; i < tokens; ++i) {
+    if (one_prompt) {
+      positions[i] = static_cast<int32_t>(context - tokens + i);
+    } else {
+      sequence[i] = static_cast<int32_t>(i);
+    }
+  }
   // A stride that shares no factor with the count scatters each sequence over the pool.
   for (size_t i = 0; i < tables.size(); ++i) {
     tables[i] = static_cast<int32_t>(i * 7919 % tables.size());
@@ -168,17 +177,18 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
                          .kv = {.type = type,
                                 .k = k.data(),
                                 .v = v.data(),
-                                .num_blocks = tokens * blocks,
+                                .num_blocks = sequences * blocks,
                                 .num_kv_heads = kv_heads,
                                 .head_dim = head_dim},
                          .positions = positions,
                          .sequence = sequence,
-                         .block_tables = {.data = tables.data(), .rows = tokens, .cols = blocks},
+                         .block_tables = {.data = tables.data(), .rows = sequences, .cols = blocks},
                          .scale = 0.088f,
                          .o = {.data = o.data(), .rows = tokens, .cols = heads * head_dim}});
     ::benchmark::DoNotOptimize(o.data());
   }
-  const auto read = static_cast<double>(2 * tokens * context * kv_heads * head_dim);
+  const int64_t attended = std::accumulate(positions.begin(), positions.end(), tokens);
+  const auto read = static_cast<double>(2 * attended * kv_heads * head_dim);
   state.counters["GB"] = PerSecond(1e-9 * read * static_cast<double>(element_bytes));
   state.counters["GOP"] = PerSecond(2e-9 * read * heads / kv_heads);
 }
@@ -285,7 +295,7 @@ void RegisterLevel(const std::string& isa, int threads) {
   }
   for (const auto& [name, type] : {std::pair("PagedAttention/f32", KvType::kFull),
                                    std::pair("PagedAttention/f16", KvType::kF16)}) {
-    add(name, BenchAttention, type)
+    add(name, BenchAttention, type, /*one_prompt=*/false)
         ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
         ->Args({1, 1024, 5, 128, 20})
         ->Args({8, 1024, 5, 128, 20})
@@ -293,6 +303,11 @@ void RegisterLevel(const std::string& isa, int threads) {
         ->Args({1, 192, 2, 64, 4})
         ->Args({16, 192, 2, 64, 4});
   }
+  add("PagedAttention/prompt_f16", BenchAttention, KvType::kF16, /*one_prompt=*/true)
+      ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
+      ->Args({128, 128, 5, 128, 20})
+      ->Args({128, 512, 5, 128, 20})
+      ->Args({128, 2048, 5, 128, 20});
   add("RmsNormQuantize", BenchRmsNormQuantize)->Arg(1)->Arg(64);
   add("SiluGate", BenchGatedActivation, Activation::kSilu)->Arg(1)->Arg(64);
   add("ReluSquaredGate", BenchGatedActivation, Activation::kReluSquared)->Arg(1)->Arg(64);

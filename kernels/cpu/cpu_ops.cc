@@ -296,19 +296,35 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
     return static_cast<const std::byte*>(data) +
            p.kv.Offset(0, kv_head) * KvView<float>::ElementBytes(p.kv.type);
   };
-  // Heads of a block lie side by side (tensor.h), so one core takes all of a token's where there
-  // are tokens enough for every core: what its prefetcher reads ahead of one head is the next
-  // head's.
-  const int64_t heads_per_item = p.q.rows >= 2 * pool_.num_threads() ? kv_heads : 1;
-  const int64_t cost = attended / std::max<int64_t>(p.q.rows, 1) * group * hd * 2 * heads_per_item;
-  const int64_t items = p.q.rows * kv_heads / heads_per_item;
+  const auto first_of = [&p](int64_t last) {
+    return p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0;
+  };
+  // Consecutive tokens of a prompt read nearly the same keys and values: a run of them does it
+  // once.
+  const int64_t most = std::max<int64_t>(1, kAttentionQueries / group);
+  attention_runs_.clear();
+  for (int64_t t = 0; t < p.q.rows; ++t) {
+    const int64_t start = attention_runs_.empty() ? 0 : attention_runs_.back();
+    const bool goes_on = t > start && t - start < most && p.sequence[t] == p.sequence[start] &&
+                         p.positions[t] == p.positions[start] + (t - start) &&
+                         first_of(p.positions[t]) == first_of(p.positions[start]);
+    if (!goes_on) attention_runs_.push_back(t);
+  }
+  const auto runs = std::ssize(attention_runs_);
+  attention_runs_.push_back(p.q.rows);
+  // Heads of a block lie side by side (tensor.h), so one core takes all of a run's where there are
+  // runs enough for every core: what its prefetcher reads ahead of one head is the next head's.
+  const int64_t heads_per_item = runs >= 2 * pool_.num_threads() ? kv_heads : 1;
+  const int64_t cost = attended / std::max<int64_t>(runs, 1) * group * hd * 2 * heads_per_item;
+  const int64_t items = runs * kv_heads / heads_per_item;
   ForRuns(items, cost / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t i = first * heads_per_item; i < (first + count) * heads_per_item; ++i) {
-      const int64_t t = i / kv_heads;
+      const int64_t t = attention_runs_[static_cast<size_t>(i / kv_heads)];
       const int64_t kv_head = i % kv_heads;
-      const int64_t last = p.positions[t];
       const AttentionTask task = {
           .q = p.q.row(t) + kv_head * group * hd,
+          .tokens = attention_runs_[static_cast<size_t>(i / kv_heads + 1)] - t,
+          .token_stride = p.q.cols,
           .heads = group,
           .head_dim = hd,
           .k = head_of(p.kv.k, kv_head),
@@ -316,8 +332,8 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
           .f16 = p.kv.type == KvType::kF16,
           .block_stride = p.kv.Offset(kKvBlockTokens, 0),
           .block_table = p.block_tables.row(p.sequence[t]),
-          .first = p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0,
-          .last = last,
+          .first = first_of(p.positions[t]),
+          .last = p.positions[t],
           .scale = p.scale,
           .o = p.o.row(t) + kv_head * group * hd};
       kernels_.attention(task);

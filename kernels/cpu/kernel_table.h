@@ -80,9 +80,14 @@ struct QuantizedRow {
   int32_t* sum;  // [num_groups]
 };
 
-// The query heads of one token that read one key/value head.
+// The queries, a head of a token each, that share the reading of keys and values.
+inline constexpr int64_t kAttentionQueries = 16;
+
+// The query heads that read one key/value head, of one token or of consecutive ones of a sequence.
 struct AttentionTask {
-  const float* q;  // [heads, head_dim]
+  const float* q;        // [tokens, heads, head_dim]
+  int64_t tokens;        // 1, or more if tokens * heads is at most kAttentionQueries
+  int64_t token_stride;  // of q and o, in elements
   int64_t heads;
   int64_t head_dim;
   const void* k;  // of the key/value head in physical block 0
@@ -90,10 +95,10 @@ struct AttentionTask {
   bool f16;                    // K and V; else f32
   int64_t block_stride;        // elements from a physical block to the next
   const int32_t* block_table;  // physical block of each logical block
-  int64_t first;               // positions attended: first .. last
+  int64_t first;               // positions attended: first .. last, by the next token one more
   int64_t last;
   float scale;
-  float* o;  // out [heads, head_dim]
+  float* o;  // out [tokens, heads, head_dim]
 };
 
 struct CpuKernels {

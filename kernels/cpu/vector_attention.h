@@ -24,43 +24,44 @@ struct VectorAttention : VectorMath<V> {
   // Attention goes through a sequence in spans of this many blocks, which it weighs as one.
   static constexpr int64_t kSpanBlocks = 4;
   static constexpr int64_t kSpanTokens = kSpanBlocks * kKvBlockTokens;
-  // A span's numbers for one query head.
+  // A span's numbers for one query.
   using SpanRow = float[kSpanTokens];
 
-  // scores[h][j .. j+3] = q[h] . k[0 .. 3]: kHeads heads share the loading of four rows of k.
-  template <int kHeads, typename E>
-  static void FourScores(const float* q, const E* k, int64_t hd, int64_t j, SpanRow* scores) {
-    Reg acc[kHeads][4];
-    for (int h = 0; h < kHeads; ++h) {
+  // scores[h][j .. j+3] = q[h] . k[0 .. 3]: kQueries queries share the loading of four rows of k.
+  template <int kQueries, typename E>
+  static void FourScores(const float* const* q, const E* k, int64_t hd, int64_t j,
+                         SpanRow* scores) {
+    Reg acc[kQueries][4];
+    for (int h = 0; h < kQueries; ++h) {
       for (int r = 0; r < 4; ++r) acc[h][r] = V::Zero();
     }
     const auto step = [&](int64_t i, int64_t n) __attribute__((always_inline)) {
       Reg rows[4];
       for (int r = 0; r < 4; ++r) rows[r] = LoadWide(k + r * hd + i, n);
-      for (int h = 0; h < kHeads; ++h) {
-        const Reg x = LoadUpTo(q + h * hd + i, n);
+      for (int h = 0; h < kQueries; ++h) {
+        const Reg x = LoadUpTo(q[h] + i, n);
         for (int r = 0; r < 4; ++r) acc[h][r] = V::Fma(x, rows[r], acc[h][r]);
       }
     };
     int64_t i = 0;
     for (; i + kLanes <= hd; i += kLanes) step(i, kLanes);
     if (i < hd) step(i, hd - i);
-    for (int h = 0; h < kHeads; ++h) {
+    for (int h = 0; h < kQueries; ++h) {
       V::Sum4(acc[h][0], acc[h][1], acc[h][2], acc[h][3], scores[h] + j);
     }
   }
 
   // o[h] = o[h] * keep[h] + sum of weights[h][j] * v[j] over j = begin .. end-1, in order of j; row
   // j is row j % kKvBlockTokens of blocks[j / kKvBlockTokens].
-  template <int kHeads, typename E>
+  template <int kQueries, typename E>
   static void AddValues(const E* const* blocks, const SpanRow* weights, int64_t begin, int64_t end,
-                        const float* keep, int64_t hd, float* o) {
+                        const float* keep, int64_t hd, float* const* o) {
     // kRegs registers of columns from i on, `n` of them there.
     const auto columns = [&]<int kRegs>(int64_t i, int64_t n) __attribute__((always_inline)) {
-      Reg acc[kHeads][kRegs];
-      for (int h = 0; h < kHeads; ++h) {
+      Reg acc[kQueries][kRegs];
+      for (int h = 0; h < kQueries; ++h) {
         for (int r = 0; r < kRegs; ++r) {
-          const float* p = o + h * hd + i + r * kLanes;
+          const float* p = o[h] + i + r * kLanes;
           acc[h][r] = V::Mul(LoadUpTo(p, n - r * kLanes), V::Set(keep[h]));
         }
       }
@@ -70,14 +71,14 @@ struct VectorAttention : VectorMath<V> {
         for (int r = 0; r < kRegs; ++r) {
           value[r] = LoadWide(v + r * kLanes, n - r * kLanes);
         }
-        for (int h = 0; h < kHeads; ++h) {
+        for (int h = 0; h < kQueries; ++h) {
           const Reg weight = V::Set(weights[h][j]);
           for (int r = 0; r < kRegs; ++r) acc[h][r] = V::Fma(weight, value[r], acc[h][r]);
         }
       }
-      for (int h = 0; h < kHeads; ++h) {
+      for (int h = 0; h < kQueries; ++h) {
         for (int r = 0; r < kRegs; ++r) {
-          StoreUpTo(o + h * hd + i + r * kLanes, n - r * kLanes, acc[h][r]);
+          StoreUpTo(o[h] + i + r * kLanes, n - r * kLanes, acc[h][r]);
         }
       }
     };
@@ -86,7 +87,7 @@ struct VectorAttention : VectorMath<V> {
     for (; i < hd; i += kLanes) columns.template operator()<1>(i, hd - i);
   }
 
-  // The running state of one query head's softmax: o holds sum of weight * v, both relative to
+  // The running state of one query's softmax: o holds sum of weight * v, both relative to
   // exp(largest).
   struct Softmax {
     float largest;
@@ -116,12 +117,15 @@ struct VectorAttention : VectorMath<V> {
     return keep;
   }
 
-  // Calls body<2>(h) for pairs of heads and body<1>(h) for one that is left.
+  // Calls body<n>(h) for queries first .. last-1, as many together as registers allow.
   template <typename Body>
-  static void ForHeads(int64_t heads, const Body& body) {
-    int64_t h = 0;
-    for (; h + 2 <= heads; h += 2) body.template operator()<2>(h);
-    if (h < heads) body.template operator()<1>(h);
+  static void ForQueries(int64_t first, int64_t last, const Body& body) {
+    int64_t h = first;
+    if constexpr (V::kAttentionQueries == 4) {
+      for (; h + 4 <= last; h += 4) body.template operator()<4>(h);
+    }
+    for (; h + 2 <= last; h += 2) body.template operator()<2>(h);
+    if (h < last) body.template operator()<1>(h);
   }
 
   // Asks for a block of K or V: the hardware does not know where the next one is.
@@ -132,71 +136,92 @@ struct VectorAttention : VectorMath<V> {
   }
 
   // Spans in order of position, cut at multiples of kSpanBlocks blocks whatever is attended. All
-  // heads of the group do one part of a span before the next: K and V are in the first-level cache
-  // for all but the first, and heads do not wait for one another.
+  // queries do one part of a span before the next: K and V are in the first-level cache for all but
+  // the first, and queries do not wait for one another. What a query computes, and in which order,
+  // does not depend on the others.
   template <typename E>
-  static void Attend(const AttentionTask& task) {
-    constexpr int kHeadTile = 16;
+  static void Attend(const AttentionTask& task, int64_t head, int64_t heads) {
     const int64_t hd = task.head_dim;
     const E* k = static_cast<const E*>(task.k);
     const E* v = static_cast<const E*>(task.v);
-    const int64_t first_block = task.first / kKvBlockTokens;
-    const int64_t last_block = task.last / kKvBlockTokens;
-    for (int64_t head = 0; head < task.heads; head += kHeadTile) {
-      const int64_t heads = task.heads - head < kHeadTile ? task.heads - head : kHeadTile;
-      const float* q = task.q + head * hd;
-      float* o = task.o + head * hd;
-      Softmax state[kHeadTile];
-      SpanRow weights[kHeadTile];
-      for (int64_t i = 0; i < heads * hd; ++i) o[i] = 0.0f;
-      for (int64_t h = 0; h < heads; ++h) state[h] = {-__builtin_inff(), 0.0f};
-      for (int64_t span = first_block / kSpanBlocks * kSpanBlocks; span <= last_block;
-           span += kSpanBlocks) {
-        // Positions are relative to the span from here on.
-        const int64_t start = span * kKvBlockTokens;
-        const int64_t begin = task.first > start ? task.first - start : 0;
-        const int64_t end =
-            task.last - start + 1 < kSpanTokens ? task.last - start + 1 : kSpanTokens;
-        const E* values[kSpanBlocks];
-        for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < end; ++b) {
-          const int64_t offset = task.block_table[span + b] * task.block_stride;
-          values[b] = v + offset;
-          PrefetchBlock(values[b], hd);
-          if (span + b < last_block) {
-            PrefetchBlock(k + task.block_table[span + b + 1] * task.block_stride, hd);
+    const int64_t queries = task.tokens * heads;  // token by token
+    const float* q[kAttentionQueries];
+    float* o[kAttentionQueries];
+    Softmax state[kAttentionQueries];
+    SpanRow weights[kAttentionQueries];
+    int64_t last_of[kAttentionQueries];
+    for (int64_t h = 0, t = 0; t < task.tokens; ++t) {
+      for (int64_t i = 0; i < heads; ++i, ++h) {
+        const int64_t offset = t * task.token_stride + (head + i) * hd;
+        q[h] = task.q + offset;
+        o[h] = task.o + offset;
+        for (int64_t col = 0; col < hd; ++col) o[h][col] = 0.0f;
+        state[h] = {-__builtin_inff(), 0.0f};
+        last_of[h] = task.last + t;
+      }
+    }
+    const int64_t last_block = last_of[queries - 1] / kKvBlockTokens;
+    for (int64_t span = task.first / kKvBlockTokens / kSpanBlocks * kSpanBlocks; span <= last_block;
+         span += kSpanBlocks) {
+      // Positions are relative to the span from here on.
+      const int64_t start = span * kKvBlockTokens;
+      const int64_t begin = task.first > start ? task.first - start : 0;
+      const auto end_of = [&](int64_t h) {
+        const int64_t end = last_of[h] - start + 1;
+        return end < kSpanTokens ? end : kSpanTokens;
+      };
+      // Earlier tokens may end before the span.
+      const int64_t active = task.last >= start ? 0 : (start - task.last) * heads;
+      const int64_t end = end_of(queries - 1);
+      const E* values[kSpanBlocks];
+      for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < end; ++b) {
+        const int64_t offset = task.block_table[span + b] * task.block_stride;
+        values[b] = v + offset;
+        PrefetchBlock(values[b], hd);
+        if (span + b < last_block) {
+          PrefetchBlock(k + task.block_table[span + b + 1] * task.block_stride, hd);
+        }
+        // Four scores at once, though some may not be attended: a block is whole in memory.
+        const int64_t from = b * kKvBlockTokens;
+        const int64_t to = end - from < kKvBlockTokens ? end - from : kKvBlockTokens;
+        ForQueries(active, queries, [&]<int kQueries>(int64_t h) {
+          for (int64_t j = 0; j < to; j += 4) {
+            FourScores<kQueries>(q + h, k + offset + j * hd, hd, from + j, weights + h);
           }
-          // Four scores at once, though some may not be attended: a block is whole in memory.
-          const int64_t from = b * kKvBlockTokens;
-          const int64_t to = end - from < kKvBlockTokens ? end - from : kKvBlockTokens;
-          ForHeads(heads, [&]<int kHeads>(int64_t h) {
-            for (int64_t j = 0; j < to; j += 4) {
-              FourScores<kHeads>(q + h * hd, k + offset + j * hd, hd, from + j, weights + h);
-            }
-          });
-        }
-        float keep[kHeadTile];
-        for (int64_t h = 0; h < heads; ++h) {
-          keep[h] = Weigh(weights[h], task.scale, begin, end, state[h]);
-        }
-        ForHeads(heads, [&]<int kHeads>(int64_t h) {
-          AddValues<kHeads>(values, weights + h, begin, end, keep + h, hd, o + h * hd);
         });
       }
-      for (int64_t h = 0; h < heads; ++h) {
-        const Reg inverse = V::Set(1.0f / state[h].total);
-        for (int64_t i = 0; i < hd; i += kLanes) {
-          float* p = o + h * hd + i;
-          StoreUpTo(p, hd - i, V::Mul(LoadUpTo(p, hd - i), inverse));
+      float keep[kAttentionQueries];
+      for (int64_t h = active; h < queries; ++h) {
+        keep[h] = Weigh(weights[h], task.scale, begin, end_of(h), state[h]);
+      }
+      ForQueries(active, queries, [&]<int kQueries>(int64_t h) {
+        const int64_t common = end_of(h);
+        AddValues<kQueries>(values, weights + h, begin, common, keep + h, hd, o + h);
+        constexpr float kAll = 1.0f;
+        for (int64_t later = h + 1; later < h + kQueries; ++later) {
+          if (end_of(later) == common) continue;
+          AddValues<1>(values, weights + later, common, end_of(later), &kAll, hd, o + later);
         }
+      });
+    }
+    for (int64_t h = 0; h < queries; ++h) {
+      const Reg inverse = V::Set(1.0f / state[h].total);
+      for (int64_t i = 0; i < hd; i += kLanes) {
+        float* p = o[h] + i;
+        StoreUpTo(p, hd - i, V::Mul(LoadUpTo(p, hd - i), inverse));
       }
     }
   }
 
   static void Attention(const AttentionTask& task) {
-    if (task.f16) {
-      Attend<F16>(task);
-    } else {
-      Attend<float>(task);
+    const int64_t most = kAttentionQueries / task.tokens;
+    for (int64_t head = 0; head < task.heads; head += most) {
+      const int64_t heads = task.heads - head < most ? task.heads - head : most;
+      if (task.f16) {
+        Attend<F16>(task, head, heads);
+      } else {
+        Attend<float>(task, head, heads);
+      }
     }
   }
 };

@@ -145,22 +145,25 @@ TEST(Invariance, NormsAndActivations) {
 // One sequence whose last kRows tokens are computed in chunks: rope, append, then attention that
 // reads what earlier chunks have appended.
 TEST(Invariance, RopeAndAttentionInChunks) {
-  constexpr int64_t kHeads = 6, kKvHeads = 2, kHeadDim = 64, kBlocks = 3;
+  constexpr int64_t kHeads = 6, kKvHeads = 2, kHeadDim = 64, kBlocks = 6;
+  // The rows go over position 64, where attention begins another span; those before are zeros.
+  constexpr int64_t kFirst = 50;
   Random random(4);
   const std::vector<float> q = RandomFloats(random, kRows * kHeads * kHeadDim);
   const std::vector<float> k = RandomFloats(random, kRows * kKvHeads * kHeadDim);
   const std::vector<float> v = RandomFloats(random, kRows * kKvHeads * kHeadDim);
   const std::vector<float> norm = RandomFloats(random, kHeadDim);
-  const std::vector<int32_t> table = {2, 0, 1};
+  const std::vector<int32_t> table = {2, 0, 1, 5, 4, 3};
   std::vector<double> inv_freq(kHeadDim / 2);
   for (size_t i = 0; i < inv_freq.size(); ++i) inv_freq[i] = std::pow(1e4, -double(i) / 32);
   std::vector<float> cache_k(kBlocks * kKvBlockTokens * kKvHeads * kHeadDim), cache_v(cache_k);
-  for (const KvType type : {KvType::kFull, KvType::kF16}) {
+  for (const auto& [type, window] : {std::pair(KvType::kFull, 0), std::pair(KvType::kF16, 0),
+                                     std::pair(KvType::kF16, 20), std::pair(KvType::kF16, 60)}) {
     const KvView<float> kv = {type, cache_k.data(), cache_v.data(), kBlocks, kKvHeads, kHeadDim};
     ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
       const int64_t n = end - begin;
       std::vector<int32_t> positions(n), slots(n), sequence(n, 0);
-      std::iota(positions.begin(), positions.end(), begin);
+      std::iota(positions.begin(), positions.end(), kFirst + begin);
       for (int64_t i = 0; i < n; ++i) {
         slots[i] = table[positions[i] / 16] * 16 + positions[i] % 16;
       }
@@ -186,6 +189,7 @@ TEST(Invariance, RopeAndAttentionInChunks) {
                           .sequence = sequence,
                           .block_tables = testing::ConstView(table, 1),
                           .scale = 0.125f,
+                          .window = window,
                           .o = View(o, n)});
       return BytesOf(o);
     });
