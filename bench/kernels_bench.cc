@@ -8,13 +8,16 @@
 // Ternary matrices are taken in turn from a set larger than the last-level cache, as a forward pass
 // does, and that model's head is larger by itself, so one token's figures are memory's. The small
 // shapes (768x256, a head of 4096x256) are those of the model that ships, and stay in the cache.
-// Counters, all per second: GB of weights (or K/V) read, GOP = 2 * products, tokens through this op
-// alone.
+// "Limits" are loops that do nothing but read memory or multiply: what the machine gave in that
+// run. Counters, all per second: GB of weights (or K/V) read, GOP = 2 * products, tokens through
+// this op alone.
 #include <benchmark/benchmark.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <random>
@@ -24,6 +27,11 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/thread_pool.h"
+#if defined(STERNA_MACHINE_LIMITS)
+#include "bench/machine_limits.h"
+#endif
+#include "kernels/cpu/topology.h"
 #include "kernels/devices.h"
 #include "kernels/ops.h"
 
@@ -318,6 +326,57 @@ void RegisterLevel(const std::string& isa, int threads) {
   add("Sample/logprobs", BenchSample, SampleParams{.num_logprobs = 5})->Arg(1);
 }
 
+#if defined(STERNA_MACHINE_LIMITS)
+// Every thread reads its own part of more memory than the caches hold.
+void BenchReadMemory(::benchmark::State& state, int threads) {
+  constexpr int64_t kBytesPerThread = kColdBytes;
+  AlignedBuffer<uint8_t> data(threads * kBytesPerThread);
+  for (size_t i = 0; i < data.size(); ++i) data[i] = static_cast<uint8_t>(i * 7 % 251);
+  ThreadPool pool(threads);
+  for (auto _ : state) {
+    pool.ParallelFor(threads, [&](int64_t i) {
+      bench::ReadMemory(data.data() + i * kBytesPerThread, kBytesPerThread, state.range(0));
+    });
+  }
+  state.counters["GB"] = PerSecond(1e-9 * static_cast<double>(data.size()));
+}
+
+// Every thread does `run(rounds)`, rounds of `products` products.
+void BenchProducts(::benchmark::State& state, int threads, int64_t products,
+                   const std::function<void(int64_t rounds)>& run) {
+  constexpr int64_t kRounds = 20000;
+  ThreadPool pool(threads);
+  for (auto _ : state) pool.ParallelFor(threads, [&](int64_t) { run(kRounds); });
+  state.counters["GOP"] = PerSecond(2e-9 * static_cast<double>(threads * kRounds * products));
+}
+
+void RegisterLimits(int most_threads) {
+  const std::vector<std::string> levels = CpuIsaLevels();
+  const auto has = [&](std::string_view level) {
+    return std::find(levels.begin(), levels.end(), level) != levels.end();
+  };
+  static AlignedBuffer<uint8_t> tiles(bench::kAmxBlockedBytes);
+  for (int threads = 1; threads <= most_threads; threads += std::max(1, most_threads - 1)) {
+    const auto add = [&](const std::string& name, auto function, auto... arguments) {
+      return ::benchmark::RegisterBenchmark(
+                 ("Limits/" + name + "/threads:" + std::to_string(threads)).c_str(), function,
+                 threads, arguments...)
+          ->UseRealTime()
+          ->Unit(::benchmark::kMicrosecond);
+    };
+    if (has("avx512_vnni")) {
+      add("read_memory", BenchReadMemory)->ArgName("streams")->Arg(1)->Arg(4);
+      add("vnni", BenchProducts, bench::kVnniRoundProducts, bench::VnniRounds);
+    }
+    if (has("amx")) {
+      add("amx_int8_registers", BenchProducts, bench::kAmxRoundProducts, bench::AmxRegisterRounds);
+      add("amx_int8_blocked", BenchProducts, bench::kAmxRoundProducts,
+          [](int64_t rounds) { bench::AmxBlockedRounds(tiles.data(), rounds); });
+    }
+  }
+}
+#endif
+
 }  // namespace
 }  // namespace sterna
 
@@ -336,6 +395,9 @@ int main(int argc, char** argv) {
       return 1;
     }
   }
+#if defined(STERNA_MACHINE_LIMITS)
+  sterna::RegisterLimits(threads == 0 ? sterna::cpu::UsableCores() : threads);
+#endif
   for (const std::string& isa : sterna::CpuIsaLevels()) sterna::RegisterLevel(isa, threads);
   ::benchmark::RunSpecifiedBenchmarks();
   return 0;
