@@ -55,7 +55,8 @@ struct RmsNormQuantizeParams {
 };
 
 // y = q . W^T / s * scale + bias: the products exact in int32, then acc * (scale / s) in this
-// order; with group scales the groups' values are added in index order.
+// order; with several groups acc * (scale * (1 / s)), as a division for each group and output would
+// take longer than its products, and the groups' values are added in index order.
 template <typename F>
 struct TernaryLinearParams {
   QuantizedMat<F> q;            // [T, D]; group_size as the weights' when those are per group

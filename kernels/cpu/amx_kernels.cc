@@ -73,6 +73,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     Unpack(packed + b * kTernaryBlockBytes, codes[b % 2][0]);
     if constexpr (kBlocks == 2) Unpack(next_packed + b * kTernaryBlockBytes, codes[b % 2][1]);
   };
+  unpack(0);
   for (int64_t g = 0; g < task.num_groups; ++g) {
     const int64_t begin = g * task.group_col_blocks;
     const int64_t end = begin + task.group_col_blocks < task.col_blocks
@@ -82,9 +83,8 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     if constexpr (kBlocks == 2) _tile_zero(1);
     if constexpr (kTokenTiles == 2) _tile_zero(2);
     if constexpr (kBlocks == 2 && kTokenTiles == 2) _tile_zero(3);
-    unpack(begin);
     for (int64_t b = begin; b < end; ++b) {
-      if (b + 1 < end) unpack(b + 1);
+      if (b + 1 < task.col_blocks) unpack(b + 1);
       _tile_loadd(4, q + b * kTernaryBlockCols, task.q_stride);
       _tile_loadd(6, codes[b % 2][0].bytes, kTileBytes);
       _tile_dpbsud(0, 4, 6);
@@ -105,10 +105,10 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     for (int k = 0; k < kBlocks; ++k) {
       const int64_t first_row = (row_block + k) * kTernaryBlockRows;
       const __mmask16 rows = FirstLanes(task.rows - first_row);
+      const __m512 row_scales = RowScales(task, first_row, g, rows);
       for (int64_t t = 0; t < tokens; ++t) {
         const __m512i sum = _mm512_load_si512(sums[t / kTileRows * 2 + k].of[t % kTileRows]);
-        const __m512 product =
-            ScaledProduct(task, token + t, first_row, g, rows, sum, tensor_scales[t]);
+        const __m512 product = ScaledProduct(task, token + t, g, sum, row_scales, tensor_scales[t]);
         const __m512 before = g == 0 ? _mm512_setzero_ps() : _mm512_load_ps(value[k][t]);
         const __m512 after = _mm512_add_ps(before, product);
         if (g + 1 < task.num_groups) {
@@ -152,6 +152,7 @@ void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
   TernaryTask rest = task;
   rest.q += token * task.q_stride;
   rest.s += token * task.num_groups;
+  if (task.inverse_s != nullptr) rest.inverse_s += token * task.num_groups;
   rest.sum += token * task.num_groups;
   rest.y += token * task.rows;
   rest.tokens -= token;

@@ -223,7 +223,9 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
       for (int t = 0; t < kTokens; ++t) {
         const int64_t i = (token + t) * task.num_groups + g;
         const __m256i sum = _mm256_sub_epi32(sums[half][t], _mm256_set1_epi32(task.sum[i]));
-        const __m256 scale = _mm256_div_ps(w_scale, _mm256_set1_ps(task.s[i]));
+        const __m256 scale = task.inverse_s == nullptr
+                                 ? _mm256_div_ps(w_scale, _mm256_set1_ps(task.s[i]))
+                                 : _mm256_mul_ps(w_scale, _mm256_set1_ps(task.inverse_s[i]));
         value[half][t] =
             _mm256_add_ps(value[half][t], _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale));
       }

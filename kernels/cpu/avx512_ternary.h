@@ -26,8 +26,9 @@ inline __m512i CodesOf(__m512i line) {
   return _mm512_and_si512(_mm512_srli_epi16(line, 2 * kI), _mm512_set1_epi8(3));
 }
 
-// Scales of 16 rows in group g, where a tensor has more than one.
+// Scales of 16 rows in group g; of no meaning where the tensor has one scale.
 inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, __mmask16 rows) {
+  if (task.w_scale_row_stride == 0) return _mm512_setzero_ps();
   const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
   if (task.w_scale_row_stride == 1) return _mm512_maskz_loadu_ps(rows, scales);
   const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
@@ -37,15 +38,16 @@ inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, _
 }
 
 // What group g adds to 16 outputs of one token, `sums` holding the sums of activations times codes.
-// `tensor_scale`: the tensor's scale over the token's, where the tensor has but one.
-inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t first_row, int64_t g,
-                            __mmask16 rows, __m512i sums, float tensor_scale) {
+// `row_scales` as RowScales gives them; `tensor_scale`: the tensor's scale over the token's, where
+// the tensor has but one.
+inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t g, __m512i sums,
+                            __m512 row_scales, float tensor_scale) {
   const int64_t i = token * task.num_groups + g;
   const __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(task.sum[i])));
-  const __m512 scale =
-      task.w_scale_row_stride == 0
-          ? _mm512_set1_ps(tensor_scale)
-          : _mm512_div_ps(RowScales(task, first_row, g, rows), _mm512_set1_ps(task.s[i]));
+  const __m512 scale = task.w_scale_row_stride == 0 ? _mm512_set1_ps(tensor_scale)
+                       : task.inverse_s == nullptr
+                           ? _mm512_div_ps(row_scales, _mm512_set1_ps(task.s[i]))
+                           : _mm512_mul_ps(row_scales, _mm512_set1_ps(task.inverse_s[i]));
   return _mm512_mul_ps(product, scale);
 }
 

@@ -189,6 +189,10 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
                             : task.col_blocks;
     AddBlocks(task.packed + row_block * row_block_bytes, row_block_bytes,
               task.q + token * task.q_stride, task.q_stride, begin, end, sums);
+    __m512 row_scales[kBlocks];
+    for (int k = 0; k < kBlocks; ++k) {
+      row_scales[k] = RowScales(task, first_row + k * kTernaryBlockRows, g, rows[k]);
+    }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {
       const float tensor_scale = task.w_scale[0] / task.s[(token + t) * task.num_groups + g];
@@ -196,8 +200,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
       for (int k = 0; k < kBlocks; ++k) {
         __m512i sum = sums.of[k][t][0];
         for (int c = 1; c < kChains; ++c) sum = _mm512_add_epi32(sum, sums.of[k][t][c]);
-        const __m512 product = ScaledProduct(task, token + t, first_row + k * kTernaryBlockRows, g,
-                                             rows[k], sum, tensor_scale);
+        const __m512 product = ScaledProduct(task, token + t, g, sum, row_scales[k], tensor_scale);
         value[k][t] = _mm512_add_ps(value[k][t], product);
       }
     }

@@ -57,6 +57,7 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_sc
           .q = p.q.q,
           .q_stride = p.q.stride,
           .s = p.q.scale,
+          .inverse_s = nullptr,
           .sum = p.q.sum,
           .tokens = p.y.rows,
           .y = p.y.data,
@@ -165,7 +166,12 @@ void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
   STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
   STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
   const float tensor_scale = static_cast<float>(w.tensor_scale());
-  const TernaryTask task = MakeTask(p, tensor_scale);
+  TernaryTask task = MakeTask(p, tensor_scale);
+  if (task.num_groups > 1) {
+    inverse_s_.resize(static_cast<size_t>(task.tokens * task.num_groups));
+    for (size_t i = 0; i < inverse_s_.size(); ++i) inverse_s_[i] = 1.0f / task.s[i];
+    task.inverse_s = inverse_s_.data();
+  }
   // Runs of a few pairs of row blocks: with many tokens such a panel stays in the second-level
   // cache while all tokens pass over it.
   constexpr int64_t kPanelBlocks = 4;

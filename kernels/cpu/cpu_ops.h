@@ -49,6 +49,7 @@ class CpuOps final : public Ops<float> {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
+  std::vector<float> inverse_s_;         // TernaryLinear's
   std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.
   AlignedBuffer<std::byte> packed_x_;

@@ -47,8 +47,9 @@ struct TernaryTask {
   const float* bias;           // [N] or null
   const int8_t* q;             // [tokens, q_stride], zero past the matrix's columns
   int64_t q_stride;
-  const float* s;      // [tokens, num_groups]
-  const int32_t* sum;  // [tokens, num_groups]
+  const float* s;          // [tokens, num_groups]
+  const float* inverse_s;  // 1 / s, or null where there is one group
+  const int32_t* sum;      // [tokens, num_groups]
   int64_t tokens;
   float* y;  // [tokens, N]
   bool accumulate;

@@ -155,10 +155,12 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
                task.q + token * task.q_stride + b * kTernaryBlockCols, task.q_stride, tokens, sums);
     }
     for (int64_t t = 0; t < tokens; ++t) {
-      const float s = task.s[(token + t) * task.num_groups + g];
+      const int64_t i = (token + t) * task.num_groups + g;
       for (int64_t r = 0; r < rows; ++r) {
         const float w_scale = task.w_scale[(first_row + r) * task.w_scale_row_stride + g];
-        value[t][r] += static_cast<float>(sums.of[t][r]) * (w_scale / s);
+        const float scale =
+            task.inverse_s == nullptr ? w_scale / task.s[i] : w_scale * task.inverse_s[i];
+        value[t][r] += static_cast<float>(sums.of[t][r]) * scale;
       }
     }
   }

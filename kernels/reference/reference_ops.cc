@@ -243,7 +243,8 @@ class ReferenceOps final : public Ops<F> {
     int32_t acc = 0;
     for (int64_t k = begin; k < end; ++k) acc += q.q[t * q.stride + k] * w.At(n, k);
     const F s = q.scale[t * q.num_groups() + g];
-    return static_cast<F>(acc) * (WeightScale<F>(w, n, g) / s);
+    const F scale = WeightScale<F>(w, n, g);
+    return static_cast<F>(acc) * (w.num_groups() == 1 ? scale / s : scale * (1 / s));
   }
 
   static void AttendHead(const PagedAttentionParams<F>& p, int64_t t, int64_t head,
