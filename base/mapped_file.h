@@ -32,6 +32,11 @@ class MappedFile {
   const std::string& path() const { return path_; }
   std::span<const uint8_t> bytes() const { return {data_, size_}; }
 
+  // Gives back the memory of the pages that `bytes`, of any mapped file, touch; they are read again
+  // from the file, or from the system's cache of it, when they are next looked at. Who copies a
+  // large file calls this as it goes along, or the process holds both for a while. Any thread.
+  static void Forget(std::span<const uint8_t> bytes);
+
  private:
   MappedFile(std::string path, const uint8_t* data, size_t size)
       : path_(std::move(path)), data_(data), size_(size) {}

@@ -9,8 +9,8 @@
 // does, and that model's head is larger by itself, so one token's figures are memory's. The small
 // shapes (768x256, a head of 4096x256) are those of the model that ships, and stay in the cache.
 // "Limits" are loops that do nothing but read memory or multiply: what the machine gave in that
-// run. Counters, all per second: GB of weights (or K/V) read, GOP = 2 * products, tokens through
-// this op alone.
+// run. Counters, all per second: GB of weights read (or K/V attended), GOP = 2 * products, tokens
+// through this op alone.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>

@@ -5,7 +5,8 @@
 // row after row: columns 2i and 2i + 1 in bf16, 4i .. 4i + 3 in int8, where i = 0 .. 15 is the
 // line. A line is a register whose lanes are rows, to be multiplied by broadcast activations, or a
 // row of an AMX tile. Tiles are ordered by row block, then by column block: who owns a row block
-// reads memory front to back. Rows and columns that pad the last tile are zero bytes.
+// reads memory front to back. Rows and columns that pad the last tile are zero bytes; in int8 those
+// mean -128, so activations must be zero there.
 //
 // int8 weights are -127 .. 127 with one scale a row, its largest magnitude / 127, and are stored as
 // unsigned bytes, 128 more than they are: vpdpbusd takes one unsigned operand.
@@ -110,6 +111,13 @@ inline void PackDenseRow(const DenseMatrix& m, int64_t row, std::span<const uint
   m.ForRow(row, [&](int64_t col, int64_t i) { tiles[i] = values[static_cast<size_t>(col)]; });
 }
 
+// To the nearest integer, ties to even, |x| < 2^22: the sum has no room for a fraction. Unlike the
+// library's functions it can be compiled to vectors of any instruction set.
+inline float RoundHalfEven(float x) {
+  constexpr float kNoFraction = 0x1.8p23f;
+  return (x + kNoFraction) - kNoFraction;
+}
+
 // Rounds row `row` (finite, [m.cols]) to int8 into `tiles`, the zeroed memory that `m`, in kTiles,
 // describes; returns the row's scale, 0 for a row of zeros.
 inline float QuantizeDenseRow(const DenseMatrix& m, int64_t row, std::span<const float> values,
@@ -123,7 +131,7 @@ inline float QuantizeDenseRow(const DenseMatrix& m, int64_t row, std::span<const
     const float value = values[static_cast<size_t>(col)];
     // A denormal scale has few bits, so the quotient can be more than 127.
     const float code =
-        scale > 0.0f ? std::clamp(std::nearbyint(value / scale), -127.0f, 127.0f) : 0.0f;
+        scale > 0.0f ? std::clamp(RoundHalfEven(value / scale), -127.0f, 127.0f) : 0.0f;
     tiles[i] = static_cast<uint8_t>(kDenseInt8Offset + static_cast<int>(code));
   });
   return scale;

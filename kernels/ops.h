@@ -2,7 +2,7 @@
 //
 // `F` is the float type of activations between ops: float on every device that serves, double in
 // the reference (kernels/reference), which is the oracle for the others. Weights are the same in
-// both: packed ternary, bf16 or f32.
+// both: packed ternary, and dense bf16, f32 or int8.
 //
 // Shapes: T tokens in the step, D model width, N outputs, H query and Hkv key/value heads, hd head
 // size, R rows to sample. Buffers are row-major and contiguous; outputs never overlap inputs unless

@@ -162,6 +162,7 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
     for (int i = 0; i < kRowsPerByte; ++i) w.SetRowCodes(i * shape[0] + r, bytes, 2 * i);
   }
   if (nonzero == 0) return AllZero(name, *view);
+  MappedFile::Forget(view->bytes);
   return w;
 }
 
@@ -210,6 +211,7 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
     w.SetRowCodes(r, codes, 0);
   }
   w.SetTensorScale(1.0 / inverse_scale);
+  MappedFile::Forget(view->bytes);
   return w;
 }
 
@@ -359,22 +361,37 @@ DenseMatrix MakeDenseRows(const TensorView& view, std::vector<AlignedBuffer<uint
 // A float matrix as DenseLinear takes it.
 StatusOr<DenseMatrix> MakeHead(const char* name, const TensorView& view, HeadType type,
                                ThreadPool& pool, std::vector<AlignedBuffer<uint8_t>>& buffers) {
+  if (type == HeadType::kAsStored && view.type != TensorType::kBf16) {
+    return MakeDenseRows(view, buffers);
+  }
+  // With the last row of a tile the file's pages can go. So can, once more, those before: the
+  // kernel maps pages around the one that is asked for.
+  const auto forget_after = [&view](int64_t row) {
+    if ((row + 1) % kDenseTileRows != 0) return;
+    const auto row_bytes = static_cast<size_t>(view.shape[1] * FloatBytes(view.type));
+    const int64_t first = std::max<int64_t>(0, row + 1 - 2 * kDenseTileRows);
+    MappedFile::Forget(view.bytes.subspan(static_cast<size_t>(first) * row_bytes,
+                                          static_cast<size_t>(row + 1 - first) * row_bytes));
+  };
+  StatusOr<DenseMatrix> head;
   if (type == HeadType::kInt8) {
     const auto read_row = [&](int64_t row, std::span<float> values) {
       ReadFloats(view, row * view.shape[1], values);
+      forget_after(row);
     };
-    StatusOr<DenseMatrix> head =
-        MakeInt8Tiles(view.shape[0], view.shape[1], pool, read_row, buffers);
-    if (head.ok()) return head;
-    return absl::InvalidArgumentError(
-        absl::StrCat(view.file, ": tensor '", name, "': ", head.status().message()));
+    head = MakeInt8Tiles(view.shape[0], view.shape[1], pool, read_row, buffers);
+  } else {
+    const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
+      std::memcpy(values.data(), view.bytes.data() + static_cast<size_t>(row) * values.size_bytes(),
+                  values.size_bytes());
+      forget_after(row);
+    };
+    head = MakeDenseTiles(view.shape[0], view.shape[1], pool, read_row, buffers);
   }
-  if (view.type != TensorType::kBf16) return MakeDenseRows(view, buffers);
-  const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
-    std::memcpy(values.data(), view.bytes.data() + static_cast<size_t>(row) * values.size_bytes(),
-                values.size_bytes());
-  };
-  return MakeDenseTiles(view.shape[0], view.shape[1], pool, read_row, buffers);
+  MappedFile::Forget(view.bytes);
+  if (head.ok()) return head;
+  return Status(head.status().code(),
+                absl::StrCat(view.file, ": tensor '", name, "': ", head.status().message()));
 }
 
 Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, HeadType head_type,

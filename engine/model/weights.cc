@@ -48,7 +48,7 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
   AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.data_bytes()));
   AlignedBuffer<uint8_t> scale_buffer(static_cast<size_t>(rows) * sizeof(float));
   auto* scales = reinterpret_cast<float*>(scale_buffer.data());
-  std::atomic<int64_t> bad_row = -1;
+  std::atomic<int64_t> bad_row = rows;
   pool.ParallelFor(dense.row_blocks(), [&](int64_t block) {
     std::vector<float> values(static_cast<size_t>(cols));
     const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
@@ -57,12 +57,14 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
       if (std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
         scales[row] = QuantizeDenseRow(dense, row, values, buffer.data());
       } else {
-        bad_row.store(row);
+        int64_t first = bad_row.load();
+        while (row < first && !bad_row.compare_exchange_weak(first, row)) {
+        }
       }
     }
   });
-  if (const int64_t row = bad_row.load(); row >= 0) {
-    return absl::InvalidArgumentError(
+  if (const int64_t row = bad_row.load(); row < rows) {
+    return absl::DataLossError(
         absl::StrCat("row ", row, " has values that are not finite; int8 cannot hold them"));
   }
   dense.data = buffer.data();

@@ -59,14 +59,15 @@ enum class HeadType {
 };
 
 // A bf16 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row(row, values)`
-// fills values [cols], on any thread of the pool.
+// fills values [cols], on any thread of the pool; the rows of a tile are asked for in order.
 DenseMatrix MakeDenseTiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<uint16_t> values)>& read_row,
     std::vector<AlignedBuffer<uint8_t>>& buffers);
 
 // An int8 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row` as above;
-// what it gives must be finite, or InvalidArgument names the row.
+// what it gives must be finite, or DataLoss names the first row that is not. InvalidArgument where
+// there are more than kMaxDenseInt8Cols columns.
 StatusOr<DenseMatrix> MakeInt8Tiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<float> values)>& read_row,

@@ -1,6 +1,6 @@
 // AMX: 16 tokens times 16 rows times 64 columns of ternary weights in one instruction. Where few
 // tokens would leave most of a tile empty, VNNI is as fast or faster and does the work: integer
-// sums are the same. The bf16 output head is in amx_dense.h; everything else is as without AMX.
+// sums are the same. The output head is in amx_dense.h; everything else is as without AMX.
 #include <immintrin.h>
 
 #include <cstdint>

@@ -14,7 +14,7 @@ namespace {
 struct Avx2Vector {
   static constexpr int kLanes = 8;
   static constexpr int kDenseRegs = 8;
-  static constexpr int kAttentionQueries = 2;
+  static constexpr int kQueryTile = 2;
   using Reg = __m256;
   using IntReg = __m256i;
 

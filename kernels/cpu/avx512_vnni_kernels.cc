@@ -15,7 +15,7 @@ namespace {
 struct Avx512Vector {
   static constexpr int kLanes = 16;
   static constexpr int kDenseRegs = 24;
-  static constexpr int kAttentionQueries = 4;
+  static constexpr int kQueryTile = 4;
   using Reg = __m512;
   using IntReg = __m512i;
 

@@ -95,9 +95,7 @@ void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float&
     float block[kDenseLineBytes] = {};
     if (usable) std::copy_n(x + begin, cols, block);
     for (int64_t i = 0; i < kDenseLineBytes; ++i) {
-      // Adding this leaves no room for a fraction: rounds to nearest, ties to even.
-      constexpr float kRounder = 0x1.8p23f;
-      const auto value = static_cast<int32_t>((block[i] * to_integer + kRounder) - kRounder);
+      const auto value = static_cast<int32_t>(RoundHalfEven(block[i] * to_integer));
       const int32_t high = (value + 128) >> 8;
       const int32_t low = value - high * 256;
       out[i] = static_cast<int8_t>(high);
@@ -195,7 +193,7 @@ void CpuOps::PackActivations(DenseTask& task) {
   if (packed_x_.size() < bytes) packed_x_ = AlignedBuffer<std::byte>(bytes);
   task.packed_x = packed_x_.data();
   if (!int8) return kernels_.pack_dense(task, packed_x_.data());
-  STERNA_CHECK(task.cols <= kMaxDenseInt8Cols);
+  STERNA_CHECK(task.cols <= kMaxDenseInt8Cols && task.w_scale != nullptr);
   x_scale_.resize(static_cast<size_t>(task.tokens));
   x_sum_.resize(static_cast<size_t>(task.tokens * kInt8Parts));
   task.x_scale = x_scale_.data();

@@ -4,7 +4,8 @@
 // Tokens are packed in groups of 16, the last of which may have fewer. For every column block of
 // the weights a group of n tokens has one, two or three tiles, one below the other, in which part p
 // of token t is row p * n + t. Where one tile holds all rows it has no row too many, as rows cost
-// time; else what is left over in the last tile is not written.
+// time; else what is left over in the last tile is not written. Columns that pad the last block are
+// zero (dense_format.h says why they must be).
 //
 // In an unnamed namespace for the reason given in vector_math.h.
 #ifndef STERNA_KERNELS_CPU_PACKED_ACTIVATIONS_H_
@@ -39,7 +40,7 @@ struct PackedActivations {
   static int64_t Tiles(int64_t n) { return (kParts * n + kPackedTileRows - 1) / kPackedTileRows; }
   // Bytes of a group's column block.
   static int64_t BlockBytes(int64_t n) { return Tiles(n) * TileRows(n) * kDenseLineBytes; }
-  // Where the group begins that begins with `token`.
+  // Where the group of `token` begins.
   static int64_t GroupOffset(int64_t token, int64_t col_blocks) {
     return token / kPackedGroup * col_blocks * kMaxRows * kDenseLineBytes;
   }

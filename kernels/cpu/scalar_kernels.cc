@@ -13,7 +13,7 @@ namespace {
 struct PortableVector {
   static constexpr int kLanes = 4;
   static constexpr int kDenseRegs = 8;
-  static constexpr int kAttentionQueries = 2;
+  static constexpr int kQueryTile = 2;
   using Reg = float __attribute__((vector_size(16)));
   using IntReg = int32_t __attribute__((vector_size(16)));
 

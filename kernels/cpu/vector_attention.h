@@ -121,7 +121,7 @@ struct VectorAttention : VectorMath<V> {
   template <typename Body>
   static void ForQueries(int64_t first, int64_t last, const Body& body) {
     int64_t h = first;
-    if constexpr (V::kAttentionQueries == 4) {
+    if constexpr (V::kQueryTile == 4) {
       for (; h + 4 <= last; h += 4) body.template operator()<4>(h);
     }
     for (; h + 2 <= last; h += 2) body.template operator()<2>(h);

@@ -189,6 +189,13 @@ struct VectorDense : VectorMath<V> {
     for (; row < first + count; ++row) DotsTile<kTokens, 1>(task, token, row);
   }
 
+  // Tokens of an int8 tile, which has twice the sums of the others, so half as many where registers
+  // are few; a divisor of kPackedGroup, as a tile stays within a group.
+  static constexpr int kInt8Tokens = V::kDenseRegs >= 2 * kTokenTile ? kTokenTile : kTokenTile / 2;
+  // Larger tiles are never asked for, and not compiled.
+  template <int kTokens>
+  static constexpr int kInt8Fit = kTokens <= kInt8Tokens ? kTokens : 1;
+
   using RowsFn = void (*)(const DenseTask& task, int64_t token, int64_t first, int64_t count);
 
   static void Linear(const DenseTask& task, int64_t first, int64_t count) {
@@ -198,17 +205,9 @@ struct VectorDense : VectorMath<V> {
     static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
-    // Twice the sums of the others, so half as many tokens where registers are few; a divisor of
-    // kPackedGroup, as a tile stays within a group.
-    constexpr int64_t kInt8Tokens = V::kDenseRegs >= 2 * kTokenTile ? kTokenTile : kTokenTile / 2;
-    static constexpr RowsFn kInt8[kTokenTile] = {Int8Rows<1>,
-                                                 Int8Rows<2>,
-                                                 Int8Rows<3>,
-                                                 Int8Rows<4>,
-                                                 Int8Rows < kInt8Tokens < 5 ? 1 : 5 >,
-                                                 Int8Rows < kInt8Tokens < 6 ? 1 : 6 >,
-                                                 Int8Rows < kInt8Tokens < 7 ? 1 : 7 >,
-                                                 Int8Rows < kInt8Tokens < 8 ? 1 : 8 > };
+    static constexpr RowsFn kInt8[kTokenTile] = {
+        Int8Rows<1>,           Int8Rows<2>,           Int8Rows<3>,           Int8Rows<4>,
+        Int8Rows<kInt8Fit<5>>, Int8Rows<kInt8Fit<6>>, Int8Rows<kInt8Fit<7>>, Int8Rows<kInt8Fit<8>>};
     const RowsFn* rows = task.type == DenseType::kI8     ? kInt8
                          : task.type == DenseType::kBf16 ? kTiles
                                                          : kDots;

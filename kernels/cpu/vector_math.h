@@ -33,8 +33,14 @@ constexpr float kExpHighest = 88.0f;
 // - Round (half to even), TimesPow2(x, n) = x * 2^n
 // - SelectLess(a, b, x, y) = a < b ? x : y, SelectEqual
 // - IntZero, IntSum, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum
+// - ToFloat(IntReg)
+// - products of bytes: AddByteProducts(sums, weights, x) adds four products to each lane, with
+//   weights from LoadByteWeights(p) (kLanes rows of four int8 of dense_format.h) and x from
+//   Broadcast4 (four activations); sums that began with ByteSumStart(sum of all x) come out as the
+//   sums of weight * x
 // - Keep(x): x, in a register; else the compiler reads memory anew at every use
 // - kDenseRegs: accumulators that a dense product may keep in registers
+// - kQueryTile: queries that attention takes together, 2 or 4
 template <typename V>
 struct VectorMath {
   using Reg = typename V::Reg;

@@ -189,6 +189,11 @@ def test_inspect_command(binary, tiny_model):
     description = json.loads(done.stdout)
     assert description["family"] == "B" and description["shape"]["layers"] == 2
     assert description["tokenizer"]["end_tokens"] == [{"id": 257, "token": "</s>"}]
+    int8 = run(binary, "inspect", "--model", tiny_model, "--head-dtype", "int8", "--json")
+    assert int8.returncode == 0, int8.stderr
+    memory, int8_memory = json.loads(done.stdout)["memory"], json.loads(int8.stdout)["memory"]
+    assert int8_memory["head_dtype"] == "int8" != memory["head_dtype"]
+    assert int8_memory["head_bytes"] < memory["head_bytes"]
     text = run(binary, "inspect", "--model", tiny_model).stdout
     assert "family: B" in text
 

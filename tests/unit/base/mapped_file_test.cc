@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
 
@@ -27,6 +28,23 @@ TEST(MappedFileTest, EmptyFileIsEmpty) {
   const StatusOr<std::string> text = ReadTextFile(TempFile("mapped_file_empty", ""));
   ASSERT_TRUE(text.ok());
   EXPECT_EQ(*text, "");
+}
+
+TEST(MappedFileTest, WhatWasForgottenIsReadAgain) {
+  std::string text(3 * 4096 + 100, 'a');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 251);
+  const StatusOr<MappedFile> file = MappedFile::Open(TempFile("mapped_file_forget", text));
+  ASSERT_TRUE(file.ok()) << file.status();
+  const auto same = [&] {
+    return std::equal(text.begin(), text.end(), file->bytes().begin(),
+                      [](char a, uint8_t b) { return static_cast<uint8_t>(a) == b; });
+  };
+  EXPECT_TRUE(same());
+  MappedFile::Forget(file->bytes());
+  EXPECT_TRUE(same());
+  MappedFile::Forget(file->bytes().subspan(5000, 1));
+  MappedFile::Forget(file->bytes().subspan(text.size()));
+  EXPECT_TRUE(same());
 }
 
 TEST(MappedFileTest, ErrorsNameThePath) {

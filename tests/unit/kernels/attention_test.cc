@@ -61,10 +61,11 @@ struct Cache {
   }
 };
 
-// Three sequences of different lengths, their last tokens to be attended in one call.
+// Sequences of different lengths, their last tokens to be attended in one call. Where the second
+// begins, its positions go on from the first's.
 struct Problem {
   int64_t heads, kv_heads, head_dim;
-  std::vector<int32_t> lengths = {1, 16, 77};
+  std::vector<int32_t> lengths = {1, 6, 16, 77};
   std::vector<int32_t> positions, sequence;
   std::vector<float> keys, values;  // [sequence][position][kv_heads * head_dim]
   std::vector<float> q;
@@ -74,7 +75,7 @@ struct Problem {
     const int64_t total = std::accumulate(lengths.begin(), lengths.end(), int64_t{0});
     keys = RandomFloats(random, total * kv_heads * head_dim);
     values = RandomFloats(random, total * kv_heads * head_dim);
-    for (int32_t s = 0; s < 3; ++s) {
+    for (int32_t s = 0; s < std::ssize(lengths); ++s) {
       for (int32_t p = std::max(0, lengths[s] - 5); p < lengths[s]; ++p) {
         positions.push_back(p);
         sequence.push_back(s);
@@ -87,9 +88,9 @@ struct Problem {
 
 // Block tables that hand out the physical blocks in the order given.
 std::vector<int32_t> Tables(const Problem& problem, const std::vector<int32_t>& order) {
-  std::vector<int32_t> tables(3 * 5, -1);
+  std::vector<int32_t> tables(problem.lengths.size() * 5, -1);
   size_t next = 0;
-  for (int64_t s = 0; s < 3; ++s) {
+  for (int64_t s = 0; s < std::ssize(problem.lengths); ++s) {
     for (int64_t b = 0; b < CeilDiv(problem.lengths[s], kKvBlockTokens); ++b) {
       tables[s * 5 + b] = order[next++];
     }
@@ -102,7 +103,7 @@ std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int
                       int32_t window, KvType type = KvType::kFull) {
   Cache<F> cache(type, 8, problem.kv_heads, problem.head_dim);
   int64_t token = 0;
-  for (int64_t s = 0; s < 3; ++s) {
+  for (int64_t s = 0; s < std::ssize(problem.lengths); ++s) {
     for (int32_t p = 0; p < problem.lengths[s]; ++p, ++token) {
       const int64_t slot = tables[s * 5 + p / kKvBlockTokens] * kKvBlockTokens + p % kKvBlockTokens;
       for (int64_t h = 0; h < problem.kv_heads; ++h) {
@@ -118,7 +119,7 @@ std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int
                       .kv = cache.view,
                       .positions = problem.positions,
                       .sequence = problem.sequence,
-                      .block_tables = ConstView(tables, 3),
+                      .block_tables = ConstView(tables, std::ssize(problem.lengths)),
                       .scale = F(1) / std::sqrt(F(problem.head_dim)),
                       .window = window,
                       .o = View(o, problem.tokens())});
@@ -186,14 +187,14 @@ TEST(PagedAttention, AWindowSeesOnlyItsPositions) {
   const std::vector<float> before = Attend(*ops, problem, tables, 20);
   // The last sequence's first 50 positions: outside of the windows of positions 72 to 76.
   const int64_t width = 2 * 32;
-  for (int64_t i = (1 + 16) * width; i < (1 + 16 + 50) * width; ++i) problem.keys[i] = 1e3f;
+  for (int64_t i = (1 + 6 + 16) * width; i < (1 + 6 + 16 + 50) * width; ++i) problem.keys[i] = 1e3f;
   EXPECT_EQ(Attend(*ops, problem, tables, 20), before);
   EXPECT_NE(Attend(*ops, problem, tables, 0), before);
   // A window of one position returns that position's value.
   const std::vector<float> own = Attend(*ops, problem, tables, 1);
   const int64_t last = problem.tokens() - 1;
   for (int64_t i = 0; i < 32; ++i) {
-    EXPECT_EQ(own[last * 4 * 32 + i], problem.values[(1 + 16 + 76) * width + i]);
+    EXPECT_EQ(own[last * 4 * 32 + i], problem.values[(1 + 6 + 16 + 76) * width + i]);
   }
 }
 

@@ -264,6 +264,25 @@ TEST_P(FloatOps, Int8DenseLinearIsExactOnIntegers) {
   }
 }
 
+// The most columns there may be, and in every one the largest products that the halves can have.
+TEST_P(FloatOps, Int8DenseLinearDoesNotSaturate) {
+  constexpr int64_t kCols = kMaxDenseInt8Cols, kTokens = 9, kRows = 17;
+  std::vector<float> w(kRows * kCols), x(kTokens * kCols);
+  for (int64_t i = 0; i < kRows * kCols; ++i) w[i] = i / kCols % 2 == 0 ? 127.0f : -127.0f;
+  // 32384 is 127 * 256 - 128: both halves are at their ends. The first column gives the scale.
+  for (int64_t i = 0; i < kTokens * kCols; ++i) {
+    x[i] = (i % kCols == 0 ? 32639.0f : 32384.0f) * (i / kCols % 2 == 0 ? 1.0f : -1.0f);
+  }
+  const testing::DenseTiles tiles(w, kRows, kCols);
+  std::vector<float> y(kTokens * kRows);
+  ops_->DenseLinear({.x = ConstView(x, kTokens), .w = tiles.view(), .y = View(y, kTokens)});
+  const double magnitude = 127.0 * (32639.0 + (kCols - 1) * 32384.0);
+  for (int64_t i = 0; i < kTokens * kRows; ++i) {
+    const double expected = (i / kRows + i % kRows) % 2 == 0 ? magnitude : -magnitude;
+    ASSERT_NEAR(y[i], expected, 1e-6 * magnitude) << i;
+  }
+}
+
 // A row that holds a NaN or an infinity has no number for an output; its neighbours are not
 // touched.
 TEST_P(FloatOps, Int8DenseLinearOfOddRows) {

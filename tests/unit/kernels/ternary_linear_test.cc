@@ -158,7 +158,7 @@ TEST(TernaryLinear, ScalesBiasAndAccumulationEqualTheReferenceBitForBit) {
   }
 }
 
-// The order of the definition in double: acc * (scale / s), groups in index order.
+// The order of the definition in double: acc * (scale * (1 / s)), groups in index order.
 TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
   Random random(3);
   TernaryMatrix w = testing::RandomTernary(random, 5, 150);

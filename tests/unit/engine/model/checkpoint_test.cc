@@ -324,7 +324,7 @@ TEST(LoadCheckpointTest, Int8HeadMustBeFinite) {
   EXPECT_TRUE(test.Load(dir).ok());
   const TempDir int8_dir;
   const Status status = test.Load(int8_dir, HeadType::kInt8).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr("'model.embed_tokens.weight': row 1"));
 }
 
@@ -644,6 +644,38 @@ TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
   }
   EXPECT_EQ(
       std::memcmp(a.embedding.data, b.embedding.data, static_cast<size_t>(a.embedding.bytes())), 0);
+}
+
+TEST(RandomWeightsTest, Int8HeadIsTheOtherOneRounded) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = SmallConfig();
+    config.tie_embeddings = tied;
+    const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+    const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/false, HeadType::kInt8);
+    EXPECT_EQ(a.num_parameters(), b.num_parameters());
+    ASSERT_EQ(b.head.type, DenseType::kI8);
+    std::vector<float> x(static_cast<size_t>(config.hidden_size)), y(x);
+    for (int64_t row = 0; row < config.vocab_size; ++row) {
+      a.embedding.CopyRow(row, x.data());
+      b.embedding.CopyRow(row, y.data());
+      EXPECT_EQ(x, y);
+      a.head.CopyRow(row, x.data());
+      b.head.CopyRow(row, y.data());
+      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * b.head.scales[row]);
+    }
+  }
+}
+
+TEST(MakeInt8TilesTest, RefusesMoreColumnsThanSumsHold) {
+  ThreadPool pool(1);
+  std::vector<AlignedBuffer<uint8_t>> buffers;
+  const auto read_row = [](int64_t, std::span<float> values) {
+    std::fill(values.begin(), values.end(), 1.0f);
+  };
+  EXPECT_TRUE(MakeInt8Tiles(1, 65536, pool, read_row, buffers).ok());
+  const Status status = MakeInt8Tiles(1, 65537, pool, read_row, buffers).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("65537"));
 }
 
 TEST(RandomWeightsTest, AreUniformAndLeaveThePaddingZero) {
