@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
+#include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
 
@@ -69,7 +70,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .num_kv_blocks = options.num_kv_blocks,
            .max_context_tokens = engine_->max_context_tokens(),
            .vocab_size = config.vocab_size,
-           .load_ns = load_ns};
+           .load_ns = load_ns,
+           .peak_resident_bytes = PeakResidentBytes()};
 }
 
 // As many blocks as the budget holds, but no more than could ever be used at once.

@@ -42,7 +42,8 @@ struct ModelInfo {
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;
   int64_t vocab_size = 0;
-  int64_t load_ns = 0;  // wall time from start to ready
+  int64_t load_ns = 0;              // wall time from start to ready
+  int64_t peak_resident_bytes = 0;  // of the process, until ready
 };
 
 class Runtime {

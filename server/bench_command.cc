@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/clock.h"
+#include "base/process_memory.h"
 #include "engine/cache/block_pool.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/model/model.h"
@@ -168,7 +169,13 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config) {
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
 
-nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
+// What it took to have the weights in memory.
+struct LoadCost {
+  int64_t milliseconds = 0;
+  int64_t peak_resident_bytes = 0;
+};
+
+nlohmann::json ToJson(const BenchConfig& config, const std::string& device, const LoadCost& load,
                       const ModelWeights& weights, const std::vector<Case>& cases) {
   nlohmann::json rows = nlohmann::json::array();
   for (const Case& c : cases) {
@@ -187,6 +194,8 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
           {"head_dtype", DenseTypeName(weights.head.type)},
           {"context_tokens", config.context_tokens},
           {"decode_tokens", config.decode_tokens},
+          {"load_milliseconds", load.milliseconds},
+          {"load_peak_resident_bytes", load.peak_resident_bytes},
           {"version", STERNA_VERSION},
           {"cases", std::move(rows)}};
 }
@@ -267,7 +276,10 @@ Status RunBench(const BenchConfig& config) {
   STERNA_ASSIGN_OR_RETURN(
       const std::unique_ptr<Ops<float>> ops,
       CreateCpuOps({.num_threads = static_cast<int>(config.threads), .isa = config.cpu_isa}));
+  const int64_t start_ns = Clock::Steady().NowNs();
   STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadOrMake(config));
+  const LoadCost load = {.milliseconds = (Clock::Steady().NowNs() - start_ns) / 1'000'000,
+                         .peak_resident_bytes = PeakResidentBytes()};
 
   std::vector<Case> cases;
   int64_t most_tokens = config.context_tokens + config.decode_tokens + 1;
@@ -291,15 +303,19 @@ Status RunBench(const BenchConfig& config) {
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
   }
-  std::printf("%s on %s: ternary weights %.1f MB, head %.1f MB (%s), K/V %s\n",
-              config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
-              static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
-              static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
-              DenseTypeName(checkpoint.weights.head.type), config.kv_cache_dtype.c_str());
+  std::printf(
+      "%s on %s: ternary weights %.1f MB, head %.1f MB (%s), K/V %s; in memory after %.2f s, peak "
+      "%.1f MB\n",
+      config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
+      static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
+      static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
+      DenseTypeName(checkpoint.weights.head.type), config.kv_cache_dtype.c_str(),
+      static_cast<double>(load.milliseconds) / 1e3,
+      static_cast<double>(load.peak_resident_bytes) / 1e6);
   PrintTable(cases, checkpoint.weights);
   if (config.json.empty()) return absl::OkStatus();
   std::ofstream file(config.json);
-  file << ToJson(config, ops->Name(), checkpoint.weights, cases).dump(2) << "\n";
+  file << ToJson(config, ops->Name(), load, checkpoint.weights, cases).dump(2) << "\n";
   file.close();
   return file ? absl::OkStatus()
               : absl::InvalidArgumentError(absl::StrCat("--json: cannot write ", config.json));

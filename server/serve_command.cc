@@ -104,9 +104,9 @@ Status Server::Load() {
   STERNA_LOG(kInfo, "serving '", config_.served_model_name, "': family ", info.family, ", ",
              info.parameters, " parameters, on ", info.device, ", ", info.num_kv_blocks,
              " KV blocks (", info.kv_cache_bytes >> 20, " MiB), context ", info.max_context_tokens,
-             " tokens, loaded in ", info.load_ns / 1000000,
-             " ms; energy: ", runtime_->energy_meter().method(), " (",
-             runtime_->energy_meter().scope(), ")");
+             " tokens, loaded in ", info.load_ns / 1000000, " ms, peak memory ",
+             info.peak_resident_bytes >> 20, " MiB; energy: ", runtime_->energy_meter().method(),
+             " (", runtime_->energy_meter().scope(), ")");
   service_.SetRuntime(runtime_.get(), defaults);
   grpc_->SetServing(true);
   Announce(R"({"event":"ready"})");

@@ -194,6 +194,7 @@ def test_inspect_command(binary, tiny_model):
     memory, int8_memory = json.loads(done.stdout)["memory"], json.loads(int8.stdout)["memory"]
     assert int8_memory["head_dtype"] == "int8" != memory["head_dtype"]
     assert int8_memory["head_bytes"] < memory["head_bytes"]
+    assert memory["peak_resident_bytes"] > memory["ternary_bytes"] + memory["dense_bytes"]
     text = run(binary, "inspect", "--model", tiny_model).stdout
     assert "family: B" in text
 

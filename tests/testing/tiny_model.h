@@ -139,13 +139,15 @@ struct TinyEngineOptions {
                           .num_kv_blocks = 2048,
                           .check_integrity = true};
   CpuOptions cpu = {.num_threads = 1};
+  HeadType head = HeadType::kAsStored;
 };
 
 class TinyEngine {
  public:
   explicit TinyEngine(const TinyEngineOptions& options = {},
                       std::unique_ptr<Ops<float>> ops = nullptr)
-      : config_(TinyConfig()), weights_(MakeRandomWeights(config_, 1, /*sub_norms=*/false)) {
+      : config_(TinyConfig()),
+        weights_(MakeRandomWeights(config_, 1, /*sub_norms=*/false, options.head)) {
     if (ops == nullptr) {
       StatusOr<std::unique_ptr<Ops<float>>> cpu = CreateCpuOps(options.cpu);
       STERNA_CHECK(cpu.ok());

@@ -136,6 +136,22 @@ TEST(BitExactTest, SixtyFourMixedRequests) {
   }
 }
 
+TEST(BitExactTest, Int8Head) {
+  const std::vector<Request> requests = MixedRequests(16);
+  for (const std::string& isa : CpuIsaLevels()) {
+    TinyEngineOptions options;
+    options.cpu.isa = isa;
+    options.head = HeadType::kInt8;
+    TinyEngine reference(options);
+    const std::vector<Output> alone = RunAlone(reference, requests);
+    options.engine.max_chunk_tokens = 7;
+    options.cpu.num_threads = 2;
+    TinyEngine tiny(options);
+    ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
+    EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";
+  }
+}
+
 TEST(BitExactTest, RandomModelDoesNotCollapse) {
   TinyEngine tiny;
   const Output output = ReadAll(**tiny.engine().Submit(Greedy(20, 64)));
