@@ -41,7 +41,8 @@ void MappedFile::Forget(std::span<const uint8_t> bytes) {
   if (bytes.empty()) return;
   const auto page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   const size_t in_page = reinterpret_cast<uintptr_t>(bytes.data()) % page;
-  // Whole pages: that neighbours are forgotten too costs them a fault at most. Failing costs memory.
+  // Whole pages: that neighbours are forgotten too costs them a fault at most. Failing costs
+  // memory.
   madvise(const_cast<uint8_t*>(bytes.data()) - in_page, in_page + bytes.size(), MADV_DONTNEED);
 }
 
