@@ -290,6 +290,19 @@ TEST(LoadCheckpointTest, EmbeddingsAtOddAddressesAreCopied) {
   EXPECT_EQ(copies, 1u);
 }
 
+// The same embedding, and rows of the head within half a step of `int8`'s.
+void ExpectHeadRounded(const ModelWeights& exact, const ModelWeights& int8) {
+  std::vector<float> x(static_cast<size_t>(exact.head.cols)), y(x);
+  for (int64_t row = 0; row < exact.head.rows; ++row) {
+    exact.embedding.CopyRow(row, x.data());
+    int8.embedding.CopyRow(row, y.data());
+    EXPECT_EQ(x, y);
+    exact.head.CopyRow(row, x.data());
+    int8.head.CopyRow(row, y.data());
+    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * int8.head.scales[row]);
+  }
+}
+
 TEST(LoadCheckpointTest, Int8HeadIsRoundedAndTheEmbeddingIsNot) {
   for (const auto family : {CheckpointFamily::kBitNetPacked, CheckpointFamily::kBitLinear}) {
     const TestCheckpoint test = MakeTest(family);
@@ -303,15 +316,7 @@ TEST(LoadCheckpointTest, Int8HeadIsRoundedAndTheEmbeddingIsNot) {
     EXPECT_EQ(a.num_parameters(), b.num_parameters());
     EXPECT_EQ(b.head.type, DenseType::kI8);
     EXPECT_EQ(b.dense_bytes(), b.embedding.bytes() + b.head.bytes());
-    std::vector<float> x(kHidden), y(kHidden);
-    for (int64_t row = 0; row < kVocab; ++row) {
-      a.embedding.CopyRow(row, x.data());
-      b.embedding.CopyRow(row, y.data());
-      EXPECT_EQ(x, y);
-      a.head.CopyRow(row, x.data());
-      b.head.CopyRow(row, y.data());
-      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * b.head.scales[row]);
-    }
+    ExpectHeadRounded(a, b);
   }
 }
 
@@ -654,15 +659,7 @@ TEST(RandomWeightsTest, Int8HeadIsTheOtherOneRounded) {
     const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/false, HeadType::kInt8);
     EXPECT_EQ(a.num_parameters(), b.num_parameters());
     ASSERT_EQ(b.head.type, DenseType::kI8);
-    std::vector<float> x(static_cast<size_t>(config.hidden_size)), y(x);
-    for (int64_t row = 0; row < config.vocab_size; ++row) {
-      a.embedding.CopyRow(row, x.data());
-      b.embedding.CopyRow(row, y.data());
-      EXPECT_EQ(x, y);
-      a.head.CopyRow(row, x.data());
-      b.head.CopyRow(row, y.data());
-      for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * b.head.scales[row]);
-    }
+    ExpectHeadRounded(a, b);
   }
 }
 
