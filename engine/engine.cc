@@ -333,10 +333,11 @@ void EngineImpl::Step() {
 }
 
 Status EngineImpl::RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled) {
-  STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits, model_->Forward(batch, cache_));
-  if (sampled.empty()) return absl::OkStatus();
   sample_params_.clear();
   for (Generation* generation : sampled) sample_params_.push_back(generation->NextSample());
+  STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits,
+                          model_->Forward(batch, cache_, sample_params_));
+  if (sampled.empty()) return absl::OkStatus();
   sample_results_.assign(sampled.size(), SampleResult());
   model_->ops().Sample(
       {.logits = logits, .params = sample_params_, .results = std::span(sample_results_)});

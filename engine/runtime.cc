@@ -65,6 +65,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .dense_bytes = weights.dense_bytes(),
            .head_dtype = DenseTypeName(weights.head.type),
            .head_bytes = weights.head.bytes(),
+           .head_shortlist_bytes = weights.shortlist.bytes(),
            .kv_cache_bytes =
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
            .num_kv_blocks = options.num_kv_blocks,

@@ -21,7 +21,7 @@ namespace sterna {
 
 struct RuntimeOptions {
   std::string model_dir;
-  HeadType head = HeadType::kAsStored;
+  HeadOptions head;
   CpuOptions cpu;
   EnergyMeterOptions energy;
   EngineOptions engine;  // num_kv_blocks 0: as many as kv_cache_mib holds
@@ -35,9 +35,10 @@ struct ModelInfo {
   std::string device;        // Ops::Name()
   int64_t parameters = 0;    // ternary and dense together
   int64_t ternary_bytes = 0;
-  int64_t dense_bytes = 0;  // embedding and head
+  int64_t dense_bytes = 0;  // embedding, head and its shortlist
   std::string head_dtype;   // of the head in memory: "bf16", "f32" or "int8"
   int64_t head_bytes = 0;
+  int64_t head_shortlist_bytes = 0;  // 0: none
   int64_t kv_cache_bytes = 0;
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;

@@ -22,6 +22,7 @@
 
 #include "base/status.h"
 #include "kernels/dense_format.h"
+#include "kernels/dense_shortlist.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/ternary_format.h"
@@ -73,6 +74,18 @@ struct DenseLinearParams {
   Mat<const F> x;  // [T, D]
   DenseMatrix w;   // [N, D]; f32 in kRows, bf16 and int8 in kTiles
   Mat<F> y;        // out [T, N]
+};
+
+// DenseLinear for rows that a Sample call with `params` follows: an output is the same bits, or
+// -infinity where that changes nothing of what Sample answers. A device without a faster way
+// computes all of them.
+template <typename F>
+struct ShortlistLinearParams {
+  Mat<const F> x;  // [R, D]
+  DenseMatrix w;   // [N, D]; not int8
+  DenseShortlist shortlist;
+  std::span<const SampleParams> params;  // [R]
+  Mat<F> y;                              // out [R, N]
 };
 
 // cos and sin of position * inv_freq, times `factor`, once a step for all layers.
@@ -159,6 +172,9 @@ class Ops {
   virtual void RmsNormQuantize(const RmsNormQuantizeParams<F>& p) = 0;
   virtual void TernaryLinear(const TernaryLinearParams<F>& p) = 0;
   virtual void DenseLinear(const DenseLinearParams<F>& p) = 0;
+  virtual void ShortlistLinear(const ShortlistLinearParams<F>& p) {
+    DenseLinear({.x = p.x, .w = p.w, .y = p.y});
+  }
   virtual void RotaryTable(const RotaryTableParams<F>& p) = 0;
   virtual void RopeAppendKv(const RopeAppendKvParams<F>& p) = 0;
   virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;

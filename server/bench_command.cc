@@ -35,7 +35,7 @@ struct BenchConfig {
   int64_t threads = 0;
   std::string cpu_isa = "auto";
   std::string kv_cache_dtype = "f16";
-  std::string head_dtype = "checkpoint";
+  HeadConfig head;
   int64_t seed = 0;
   std::string json;
 };
@@ -104,9 +104,10 @@ class Bench {
   // Runs one step of `scheduler`; every sequence whose tokens are all computed gets a greedy one.
   Status Step(Scheduler& scheduler) {
     const StepPlan plan = scheduler.Plan();
-    STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits,
-                            model_.Forward(BuildStepBatch(plan), cache_));
-    const std::vector<SampleParams> params(logits.rows, SampleParams{.temperature = 0.0f});
+    const StepBatch batch = BuildStepBatch(plan);
+    const std::vector<SampleParams> params(static_cast<size_t>(batch.num_logits()),
+                                           SampleParams{.temperature = 0.0f});
+    STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits, model_.Forward(batch, cache_, params));
     std::vector<SampleResult> results(logits.rows);
     ops_.Sample({.logits = logits, .params = params, .results = std::span(results)});
     STERNA_RETURN_IF_ERROR(ops_.Finish());
@@ -158,14 +159,14 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config) {
   if (config.shape.empty()) {
     RuntimeConfig runtime{.model = config.model};
     STERNA_RETURN_IF_ERROR(ResolveModel(runtime));
-    return LoadCheckpoint(runtime.model, HeadTypeOf(config.head_dtype));
+    return LoadCheckpoint(runtime.model, HeadOptionsOf(config.head));
   }
   if (!config.model.empty()) {
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
   }
   STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
   ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet",
-                                           HeadTypeOf(config.head_dtype));
+                                           HeadOptionsOf(config.head));
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
 
@@ -190,6 +191,7 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device, cons
           {"device", device},
           {"ternary_bytes", weights.ternary_bytes()},
           {"head_bytes", weights.head.bytes()},
+          {"head_shortlist_bytes", weights.shortlist.bytes()},
           {"kv_cache_dtype", config.kv_cache_dtype},
           {"head_dtype", DenseTypeName(weights.head.type)},
           {"context_tokens", config.context_tokens},
@@ -212,7 +214,7 @@ void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
         std::minmax_element(c.tokens_per_second.begin(), c.tokens_per_second.end());
     std::printf("%-12s %14.2f %10.2f %10.2f", c.name.c_str(), c.Median(), *low, *high);
     if (c.sequences > 0) {
-      const double step_bytes = static_cast<double>(weights.ternary_bytes() + weights.head.bytes());
+      const auto step_bytes = static_cast<double>(weights.step_bytes());
       std::printf(" %12.2f", step_bytes * c.Median() / static_cast<double>(c.sequences) / 1e9);
       if (single > 0) std::printf(" %10.2f", c.Median() / single);
     }
@@ -262,7 +264,8 @@ std::vector<Flag> BenchFlags(BenchConfig& config) {
        .value = &config.cpu_isa,
        .help = "Instruction set: auto for the best this machine has, or a lower one by name."},
       KvCacheDtypeFlag(config.kv_cache_dtype),
-      HeadDtypeFlag(config.head_dtype),
+      HeadDtypeFlag(config.head),
+      HeadShortlistFlag(config.head),
       {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},
       {.name = "json", .value = &config.json, .help = "File to write the results to as JSON."},
   };

@@ -18,17 +18,30 @@ Flag KvCacheDtypeFlag(std::string& dtype) {
 
 KvType KvTypeOf(const std::string& dtype) { return dtype == "f16" ? KvType::kF16 : KvType::kFull; }
 
-Flag HeadDtypeFlag(std::string& dtype) {
+Flag HeadDtypeFlag(HeadConfig& head) {
   return {.name = "head-dtype",
-          .value = &dtype,
+          .value = &head.dtype,
           .help =
               "How the output head is kept; checkpoint: exactly as it is stored there, int8: "
               "rounded, with a scale per row, which halves the bytes of a bf16 head.",
           .choices = {"checkpoint", "int8"}};
 }
 
-HeadType HeadTypeOf(const std::string& dtype) {
-  return dtype == "int8" ? HeadType::kInt8 : HeadType::kAsStored;
+Flag HeadShortlistFlag(HeadConfig& head) {
+  return {.name = "head-shortlist",
+          .value = &head.shortlist,
+          .help =
+              "Keep an int8 copy beside the head, half a bf16 head's size, by which greedy, top_k "
+              "and min_p requests without logprobs find the few rows that they read exactly: the "
+              "same tokens for half the memory traffic. auto: for heads of 64 MiB and more.",
+          .choices = {"auto", "on", "off"}};
+}
+
+HeadOptions HeadOptionsOf(const HeadConfig& head) {
+  return {.type = head.dtype == "int8" ? HeadType::kInt8 : HeadType::kAsStored,
+          .shortlist = head.shortlist == "on"     ? ShortlistUse::kOn
+                       : head.shortlist == "auto" ? ShortlistUse::kAuto
+                                                  : ShortlistUse::kOff};
 }
 
 std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
@@ -55,7 +68,8 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .min = 1,
        .max = 1 << 24},
       KvCacheDtypeFlag(c.kv_cache_dtype),
-      HeadDtypeFlag(c.head_dtype),
+      HeadDtypeFlag(c.head),
+      HeadShortlistFlag(c.head),
       {.name = "max-context",
        .value = &c.max_context,
        .help = "Most tokens of prompt and output of one request; 0: the model's own limit.",
@@ -223,7 +237,7 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
   return {
       .model_dir = c.model,
-      .head = HeadTypeOf(c.head_dtype),
+      .head = HeadOptionsOf(c.head),
       .cpu = {.num_threads = static_cast<int>(c.threads), .isa = c.cpu_isa},
       .energy = {.source = c.energy_source,
                  .watts_per_core = c.energy_watts_per_core,

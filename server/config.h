@@ -15,6 +15,12 @@
 
 namespace sterna {
 
+// How the output head is kept in memory.
+struct HeadConfig {
+  std::string dtype = "checkpoint";
+  std::string shortlist = "auto";
+};
+
 // Options of every command that loads a model.
 struct RuntimeConfig {
   std::string model;
@@ -22,7 +28,7 @@ struct RuntimeConfig {
   std::string cpu_isa = "auto";
   int64_t kv_cache_mib = 1024;
   std::string kv_cache_dtype = "f16";
-  std::string head_dtype = "checkpoint";
+  HeadConfig head;
   int64_t max_context = 0;
   int64_t max_step_tokens = 512;
   int64_t max_chunk_tokens = 512;
@@ -62,8 +68,9 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 // Flags that more commands than those have; their values are one of their choices.
 Flag KvCacheDtypeFlag(std::string& dtype);
 KvType KvTypeOf(const std::string& dtype);
-Flag HeadDtypeFlag(std::string& dtype);
-HeadType HeadTypeOf(const std::string& dtype);
+Flag HeadDtypeFlag(HeadConfig& head);
+Flag HeadShortlistFlag(HeadConfig& head);
+HeadOptions HeadOptionsOf(const HeadConfig& head);
 
 // In the engine's terms.
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& config);

@@ -124,7 +124,7 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
                           CreateCpuOps(ToRuntimeOptions(config).cpu));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
   STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
-                          LoadCheckpoint(config.model, HeadTypeOf(config.head_dtype)));
+                          LoadCheckpoint(config.model, {.type = HeadOptionsOf(config.head).type}));
   if (config.context > checkpoint.config.max_positions) {
     return absl::InvalidArgumentError(absl::StrCat("--context is ", config.context,
                                                    "; this model's limit is ",

@@ -458,7 +458,7 @@ Status CheckUnused(const SafetensorsCheckpoint& tensors, const ModelConfig& conf
 
 }  // namespace
 
-StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, HeadType head) {
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOptions& head) {
   Checkpoint checkpoint;
   STERNA_ASSIGN_OR_RETURN(checkpoint.config, ReadModelConfig(model_dir));
   const ModelConfig& config = checkpoint.config;
@@ -468,7 +468,8 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, HeadType head)
   const int cores = static_cast<int>(std::thread::hardware_concurrency());
   ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
   TensorReader reader(tensors);
-  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, head, pool, weights));
+  STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, head.type, pool, weights));
+  STERNA_RETURN_IF_ERROR(AddShortlist(head, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
   STERNA_ASSIGN_OR_RETURN(const bool sub_norms, HasSubNorms(tensors, config));

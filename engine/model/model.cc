@@ -62,7 +62,8 @@ Model<F>::Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* 
       logits_(max_logit_rows, config->vocab_size) {}
 
 template <typename F>
-StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache) {
+StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
+                                         std::span<const SampleParams> samples) {
   const int64_t tokens = batch.num_tokens();
   const int64_t rows = batch.num_logits();
   STERNA_CHECK(tokens >= 1 && tokens <= max_step_tokens_ && rows <= max_logit_rows_);
@@ -83,7 +84,15 @@ StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cac
     const Mat<F> last = last_.Rows(rows);
     ops_->GatherRows({.x = AsConst(x), .rows = batch.logit_rows, .y = last});
     ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
-    ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
+    if (samples.empty() || weights_->shortlist.empty()) {
+      ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
+    } else {
+      ops_->ShortlistLinear({.x = AsConst(last),
+                             .w = weights_->head,
+                             .shortlist = weights_->shortlist,
+                             .params = samples,
+                             .y = logits});
+    }
   }
   STERNA_RETURN_IF_ERROR(ops_->Finish());
   return AsConst(logits);
@@ -188,7 +197,7 @@ EnergyCostModel Model<F>::energy_costs(KvType kv_type) const {
       ternary_elements += static_cast<double>(linear->w.rows() * linear->w.cols());
     }
   }
-  return {.weight_bytes = static_cast<double>(weights_->ternary_bytes() + weights_->head.bytes()),
+  return {.weight_bytes = static_cast<double>(weights_->step_bytes()),
           .macs_per_token = ternary_elements + head_elements,
           .kv_bytes_per_context_token =
               static_cast<double>(KvCache<F>::BytesPerBlock(*config_, kv_type)) / kKvBlockTokens};

@@ -34,8 +34,10 @@ class Model {
         int64_t max_step_tokens, int64_t max_logit_rows);
 
   // Appends the batch's K and V to `cache` and computes the logits of its logit_rows.
-  // Returns [R, vocab_size], valid until the next Forward.
-  StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache);
+  // Returns [R, vocab_size], valid until the next Forward. With `samples` [R], what the logits are
+  // sampled by, those that cannot be drawn may be -infinity (ShortlistLinear).
+  StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache,
+                                 std::span<const SampleParams> samples = {});
 
   const ModelConfig& config() const { return *config_; }
   Ops<F>& ops() { return *ops_; }

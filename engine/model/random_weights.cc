@@ -123,7 +123,7 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
 }  // namespace
 
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
-                               HeadType head) {
+                               const HeadOptions& head) {
   constexpr int kMaxThreads = 8;
   ModelWeights weights;
   ThreadPool pool(
@@ -135,9 +135,9 @@ ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool su
   std::vector<AlignedBuffer<uint8_t>> passing;
   if (!config.tie_embeddings) {
     weights.head = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 1),
-                              pool, head == HeadType::kInt8 ? passing : weights.buffers);
+                              pool, head.type == HeadType::kInt8 ? passing : weights.buffers);
   }
-  if (head == HeadType::kInt8) {
+  if (head.type == HeadType::kInt8) {
     const auto read_row = [bf16 = weights.head](int64_t row, std::span<float> values) {
       bf16.CopyRow(row, values.data());
     };
@@ -146,6 +146,7 @@ ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool su
     STERNA_CHECK(int8.ok());  // the values are finite and no config has as many columns
     weights.head = *int8;
   }
+  STERNA_CHECK(AddShortlist(head, pool, weights).ok());
   weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {

@@ -74,6 +74,38 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
   return dense;
 }
 
+Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& weights) {
+  const DenseMatrix& exact = weights.head;
+  if (head.shortlist == ShortlistUse::kOff) return absl::OkStatus();
+  if (exact.type == DenseType::kI8) {
+    if (head.shortlist == ShortlistUse::kAuto) return absl::OkStatus();
+    return absl::InvalidArgumentError("a shortlist is of no use to a head that is int8 itself");
+  }
+  if (head.shortlist == ShortlistUse::kAuto && exact.bytes() < kShortlistFromBytes) {
+    return absl::OkStatus();
+  }
+  const auto read_row = [&](int64_t row, std::span<float> values) {
+    exact.CopyRow(row, values.data());
+    // Such a row is never left out, whatever it is rounded to.
+    for (float& value : values) value = std::isfinite(value) ? value : 0.0f;
+  };
+  STERNA_ASSIGN_OR_RETURN(const DenseMatrix rounded,
+                          MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers));
+  AlignedBuffer<uint8_t> bound_buffer(static_cast<size_t>(exact.rows) * sizeof(float));
+  auto* bounds = reinterpret_cast<float*>(bound_buffer.data());
+  pool.ParallelFor(exact.row_blocks(), [&](int64_t block) {
+    std::vector<float> values(static_cast<size_t>(exact.cols));
+    const int64_t end = std::min(exact.rows, (block + 1) * kDenseTileRows);
+    for (int64_t row = block * kDenseTileRows; row < end; ++row) {
+      exact.CopyRow(row, values.data());
+      bounds[row] = ShortlistErrorBound(rounded, row, values);
+    }
+  });
+  weights.shortlist = {.rounded = rounded, .error_bounds = bounds};
+  weights.buffers.push_back(std::move(bound_buffer));
+  return absl::OkStatus();
+}
+
 int64_t ModelWeights::num_parameters() const {
   int64_t parameters = embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) +
                        static_cast<int64_t>(final_norm.size());
@@ -103,7 +135,11 @@ int64_t ModelWeights::ternary_bytes() const {
 }
 
 int64_t ModelWeights::dense_bytes() const {
-  return embedding.bytes() + (head.data == embedding.data ? 0 : head.bytes());
+  return embedding.bytes() + (head.data == embedding.data ? 0 : head.bytes()) + shortlist.bytes();
+}
+
+int64_t ModelWeights::step_bytes() const {
+  return ternary_bytes() + (shortlist.empty() ? head.bytes() : shortlist.bytes());
 }
 
 }  // namespace sterna

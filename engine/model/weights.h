@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "engine/model/config.h"
 #include "kernels/dense_format.h"
+#include "kernels/dense_shortlist.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna {
@@ -41,6 +42,7 @@ struct ModelWeights {
   std::vector<LayerWeights> layers;
   std::vector<float> final_norm;  // [hidden]
   DenseMatrix head;               // [vocab, hidden], as DenseLinear takes it
+  DenseShortlist shortlist;       // of the head, or empty
   bool tied = false;              // head and embedding are one matrix, if not always in one form
 
   // What the dense matrices point into.
@@ -49,7 +51,10 @@ struct ModelWeights {
 
   int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
-  int64_t dense_bytes() const;     // embedding and head, once where they are the same memory
+  // Embedding and head, once where they are the same memory, and the head's shortlist.
+  int64_t dense_bytes() const;
+  // What a step with one token for each of its sequences reads of the weights, at the least.
+  int64_t step_bytes() const;
 };
 
 // How the output head is kept in memory.
@@ -57,6 +62,19 @@ enum class HeadType {
   kAsStored,  // exactly as the checkpoint has it; a tied embedding is read from the same memory
   kInt8,  // rounded to int8 with a scale per row; a tied embedding stays as it is stored, beside
 };
+
+enum class ShortlistUse { kOff, kAuto, kOn };
+
+struct HeadOptions {
+  HeadType type = HeadType::kAsStored;
+  // Whether an int8 copy of a head that is kept as stored lies beside it (dense_shortlist.h), so
+  // that most requests have half the bytes read, with the same result. kAuto: if the head is larger
+  // than kShortlistFromBytes.
+  ShortlistUse shortlist = ShortlistUse::kOff;
+};
+
+// A head that fits caches gains nothing from fewer bytes.
+inline constexpr int64_t kShortlistFromBytes = 64 << 20;
 
 // A bf16 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row(row, values)`
 // fills values [cols], on any thread of the pool; the rows of a tile are asked for in order.
@@ -73,6 +91,10 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
     const std::function<void(int64_t row, std::span<float> values)>& read_row,
     std::vector<AlignedBuffer<uint8_t>>& buffers);
 
+// Adds to `weights` the shortlist of its head where `head` asks for one. InvalidArgument where it
+// asks for one of an int8 head, or of more than kMaxDenseInt8Cols columns.
+Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& weights);
+
 struct Checkpoint {
   ModelConfig config;
   ModelWeights weights;
@@ -83,13 +105,12 @@ struct Checkpoint {
 // must be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided
 // from the tensors present; config and tensors that disagree are refused with both named. Errors:
 // NotFound, InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
-StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir,
-                                    HeadType head = HeadType::kAsStored);
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOptions& head = {});
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
 // shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says.
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
-                               HeadType head = HeadType::kAsStored);
+                               const HeadOptions& head = {});
 
 }  // namespace sterna
 

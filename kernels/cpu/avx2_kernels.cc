@@ -15,6 +15,7 @@ struct Avx2Vector {
   static constexpr int kLanes = 8;
   static constexpr int kDenseRegs = 8;
   static constexpr int kQueryTile = 2;
+  static constexpr int64_t kMostShortlistTokens = 1;
   using Reg = __m256;
   using IntReg = __m256i;
 

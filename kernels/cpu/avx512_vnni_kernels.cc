@@ -16,6 +16,7 @@ struct Avx512Vector {
   static constexpr int kLanes = 16;
   static constexpr int kDenseRegs = 24;
   static constexpr int kQueryTile = 4;
+  static constexpr int64_t kMostShortlistTokens = INT64_MAX;
   using Reg = __m512;
   using IntReg = __m512i;
 

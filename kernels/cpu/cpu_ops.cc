@@ -1,18 +1,14 @@
 #include "kernels/cpu/cpu_ops.h"
 
 #include <algorithm>
-#include <bit>
 #include <cmath>
-#include <cstddef>
 #include <cstring>
-#include <limits>
 #include <memory>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/cpu/cpu_sampler.h"
 #include "kernels/cpu/isa.h"
-#include "kernels/cpu/packed_activations.h"
 #include "kernels/cpu/topology.h"
 #include "kernels/devices.h"
 
@@ -21,10 +17,7 @@ namespace cpu {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-// Work below this is not worth another thread's wake-up.
-constexpr int64_t kRunNanoseconds = 4000;
-// About what one thread does in a nanosecond; only for cutting work into runs.
-constexpr int64_t kFloatsPerNanosecond = 4;
+// As kFloatsPerNanosecond.
 constexpr int64_t kWeightBytesPerNanosecond = 8;
 
 QuantizedRow RowOf(const QuantizedMat<float>& m, int64_t row) {
@@ -64,50 +57,6 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_sc
           .accumulate = p.accumulate};
 }
 
-// Writes the 16 bits of a token's activations as PackedActivations<kInt8Parts> wants them, their
-// scale and sum[kInt8Parts], the sum of each part. A row that is not all finite gets a NaN for its
-// scale, so that its outputs are NaN; one that is all but zero gets zeros.
-void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float& scale,
-                 int32_t* sum) {
-  using Packed = PackedActivations<kInt8Parts>;
-  constexpr float kSmallest = 1e-30f;  // its reciprocal times kInt8Largest is finite
-  constexpr uint32_t kInfinity = 0x7f800000;
-  const float* x = task.x + token * task.cols;
-  // As integers magnitudes are in the same order, with infinity and NaN above the rest.
-  uint32_t largest_bits = 0;
-  for (int64_t i = 0; i < task.cols; ++i) {
-    largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(x[i]) & 0x7fffffff);
-  }
-  const auto largest = std::bit_cast<float>(largest_bits);
-  const bool usable = largest_bits < kInfinity && largest >= kSmallest;
-  const float to_integer = usable ? kInt8Largest / largest : 0.0f;
-  scale = largest_bits >= kInfinity ? std::numeric_limits<float>::quiet_NaN()
-          : usable                  ? largest / kInt8Largest
-                                    : 0.0f;
-  const int64_t first = token / kPackedGroup * kPackedGroup;
-  const int64_t tokens = Packed::GroupTokens(first, task.tokens);
-  auto* out = reinterpret_cast<int8_t*>(packed) + Packed::GroupOffset(token, task.col_blocks) +
-              (token - first) * kDenseLineBytes;
-  int32_t high_sum = 0, low_sum = 0;
-  for (int64_t b = 0; b < task.col_blocks; ++b, out += Packed::BlockBytes(tokens)) {
-    const int64_t begin = b * kDenseLineBytes;
-    const int64_t cols = std::min(task.cols - begin, kDenseLineBytes);
-    float block[kDenseLineBytes] = {};
-    if (usable) std::copy_n(x + begin, cols, block);
-    for (int64_t i = 0; i < kDenseLineBytes; ++i) {
-      const auto value = static_cast<int32_t>(RoundHalfEven(block[i] * to_integer));
-      const int32_t high = (value + 128) >> 8;
-      const int32_t low = value - high * 256;
-      out[i] = static_cast<int8_t>(high);
-      out[tokens * kDenseLineBytes + i] = static_cast<int8_t>(low);
-      high_sum += high;
-      low_sum += low;
-    }
-  }
-  sum[0] = high_sum;
-  sum[1] = low_sum;
-}
-
 void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm, float eps,
             const float* cos, const float* sin, int64_t head_dim) {
   if (!norm.empty()) kernels.rms_norm(head, norm.data(), eps, head_dim, head);
@@ -115,15 +64,6 @@ void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm,
 }
 
 }  // namespace
-
-template <typename Body>
-void CpuOps::ForRuns(int64_t items, int64_t item_cost, const Body& body) {
-  const int64_t run = CeilDiv(kRunNanoseconds, std::max<int64_t>(item_cost, 1));
-  pool_.ParallelFor(CeilDiv(items, run), [&](int64_t i) {
-    const int64_t first = i * run;
-    body(first, std::min(run, items - first));
-  });
-}
 
 void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
   const int64_t cols = p.x.cols;
@@ -180,53 +120,6 @@ void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
     for (int64_t block = first * kPanelBlocks; block < (first + count) * kPanelBlocks;
          block += kPanelBlocks) {
       kernels_.ternary_linear(task, block, std::min(kPanelBlocks, blocks - block));
-    }
-  });
-}
-
-void CpuOps::PackActivations(DenseTask& task) {
-  const bool int8 = task.type == DenseType::kI8;
-  const auto bytes =
-      static_cast<size_t>(int8 ? PackedActivations<kInt8Parts>::Bytes(task.tokens, task.col_blocks)
-                               : kernels_.dense_pack_bytes(task));
-  if (bytes == 0) return;
-  if (packed_x_.size() < bytes) packed_x_ = AlignedBuffer<std::byte>(bytes);
-  task.packed_x = packed_x_.data();
-  if (!int8) return kernels_.pack_dense(task, packed_x_.data());
-  STERNA_CHECK(task.cols <= kMaxDenseInt8Cols && task.w_scale != nullptr);
-  x_scale_.resize(static_cast<size_t>(task.tokens));
-  x_sum_.resize(static_cast<size_t>(task.tokens * kInt8Parts));
-  task.x_scale = x_scale_.data();
-  task.x_sum = x_sum_.data();
-  ForRuns(task.tokens, task.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
-    for (int64_t t = first; t < first + count; ++t) {
-      PackInt8Row(task, t, packed_x_.data(), x_scale_[static_cast<size_t>(t)],
-                  &x_sum_[static_cast<size_t>(t * kInt8Parts)]);
-    }
-  });
-}
-
-void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
-  STERNA_CHECK(p.x.cols == p.w.cols && p.y.rows == p.x.rows && p.y.cols == p.w.rows);
-  const bool tiles = p.w.type != DenseType::kF32;
-  STERNA_CHECK(p.w.layout == (tiles ? DenseLayout::kTiles : DenseLayout::kRows));
-  DenseTask task = {.x = p.x.data,
-                    .tokens = p.x.rows,
-                    .w = p.w.data,
-                    .type = p.w.type,
-                    .rows = p.w.rows,
-                    .cols = p.w.cols,
-                    .col_blocks = p.w.col_blocks(),
-                    .w_scale = p.w.scales,
-                    .y = p.y.data};
-  PackActivations(task);
-  // f32 rows take twice the cache.
-  const int64_t panel_rows = tiles ? kDensePanelRows : kDensePanelRows / 2;
-  const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
-    for (int64_t panel = first; panel < first + count; ++panel) {
-      const int64_t row = panel * panel_rows;
-      kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));
     }
   });
 }

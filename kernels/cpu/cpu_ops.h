@@ -6,6 +6,7 @@
 #ifndef STERNA_KERNELS_CPU_CPU_OPS_H_
 #define STERNA_KERNELS_CPU_CPU_OPS_H_
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -17,6 +18,11 @@
 #include "kernels/ops.h"
 
 namespace sterna::cpu {
+
+// Work below this is not worth another thread's wake-up.
+inline constexpr int64_t kRunNanoseconds = 4000;
+// About what one thread does in a nanosecond; only for cutting work into runs.
+inline constexpr int64_t kFloatsPerNanosecond = 4;
 
 class CpuOps final : public Ops<float> {
  public:
@@ -30,6 +36,7 @@ class CpuOps final : public Ops<float> {
   void RmsNormQuantize(const RmsNormQuantizeParams<float>& p) override;
   void TernaryLinear(const TernaryLinearParams<float>& p) override;
   void DenseLinear(const DenseLinearParams<float>& p) override;
+  void ShortlistLinear(const ShortlistLinearParams<float>& p) override;
   void RotaryTable(const RotaryTableParams<float>& p) override;
   void RopeAppendKv(const RopeAppendKvParams<float>& p) override;
   void PagedAttention(const PagedAttentionParams<float>& p) override;
@@ -42,10 +49,21 @@ class CpuOps final : public Ops<float> {
   // Calls body(first, count) over all of [0, items), in runs long enough to be worth handing to
   // another thread; `item_cost` is about the nanoseconds one item takes.
   template <typename Body>
-  void ForRuns(int64_t items, int64_t item_cost, const Body& body);
+  void ForRuns(int64_t items, int64_t item_cost, const Body& body) {
+    const int64_t run = CeilDiv(kRunNanoseconds, std::max<int64_t>(item_cost, 1));
+    pool_.ParallelFor(CeilDiv(items, run), [&](int64_t i) {
+      const int64_t first = i * run;
+      body(first, std::min(run, items - first));
+    });
+  }
 
   // Fills the buffers below with what the kernels want of task.x, and points the task to them.
   void PackActivations(DenseTask& task);
+  // A task whose activations are packed; it holds until the next.
+  DenseTask MakeDenseTask(const DenseLinearParams<float>& p);
+  // p.y holding the shortlist's products: marks in drawable_ the row blocks of tokens that sampling
+  // could draw from the exact ones. False where that cannot be told. Overwrites p.y.
+  bool MarkDrawable(const ShortlistLinearParams<float>& p);
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
@@ -55,6 +73,10 @@ class CpuOps final : public Ops<float> {
   AlignedBuffer<std::byte> packed_x_;
   std::vector<float> x_scale_;
   std::vector<int32_t> x_sum_;
+  // ShortlistLinear's.
+  std::vector<float> upper_;       // [threads, rows of the matrix]: what logits are at most
+  std::vector<uint8_t> drawable_;  // [row blocks]
+  std::vector<int64_t> drawable_blocks_;
 };
 
 }  // namespace sterna::cpu

@@ -58,23 +58,6 @@ struct Row {
   }
 };
 
-// A copy of the logits with bias and penalties applied.
-std::vector<float> Adjusted(const float* logits, int64_t size, const SampleParams& params) {
-  std::vector<float> adjusted(logits, logits + size);
-  for (const auto& [token, bias] : params.logit_bias) {
-    STERNA_CHECK(token >= 0 && token < size);
-    adjusted[token] += bias;
-  }
-  for (const TokenCount& count : params.token_counts) {
-    STERNA_CHECK(count.token >= 0 && count.token < size);
-    float& logit = adjusted[count.token];
-    logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
-    logit -= params.frequency_penalty * static_cast<float>(count.in_output);
-    if (count.in_output > 0) logit -= params.presence_penalty;
-  }
-  return adjusted;
-}
-
 // Sums of weights of each kChunk tokens.
 std::vector<double> ChunkSums(const Row& row, float slope) {
   std::vector<double> sums;
@@ -190,12 +173,15 @@ Candidate LeastOfTopP(const Row& row, double top_p, float slope, float cut) {
   return LastToReach(row, slope, ranked, above, target);
 }
 
+// The least logit that min_p keeps.
+float MinPCut(const Row& row, const SampleParams& params) {
+  if (params.min_p <= 0 || !std::isfinite(row.largest)) return -kInfinity;
+  return std::min(row.largest, row.largest + params.temperature * std::log(params.min_p));
+}
+
 // The least likely token that min_p, top_k and top_p keep: they keep those more likely, too.
 Candidate LeastKept(const Row& row, const SampleParams& params, float slope) {
-  float cut = -kInfinity;
-  if (params.min_p > 0 && std::isfinite(row.largest)) {
-    cut = std::min(row.largest, row.largest + params.temperature * std::log(params.min_p));
-  }
+  const float cut = MinPCut(row, params);
   if (params.top_k > 0 && params.top_k < row.size) {
     const std::vector<Candidate> ranked = MostLikely(row, params.top_k, cut);
     if (params.top_p >= 1.0f) return ranked.back();
@@ -259,6 +245,35 @@ void FillLogprobs(const Row& row, const SampleParams& params, SampleResult& resu
 
 }  // namespace
 
+void AdjustLogits(const SampleParams& params, std::span<float> logits) {
+  for (const auto& [token, bias] : params.logit_bias) {
+    STERNA_CHECK(token >= 0 && token < std::ssize(logits));
+    logits[static_cast<size_t>(token)] += bias;
+  }
+  for (const TokenCount& count : params.token_counts) {
+    STERNA_CHECK(count.token >= 0 && count.token < std::ssize(logits));
+    float& logit = logits[static_cast<size_t>(count.token)];
+    logit = logit > 0 ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+    logit -= params.frequency_penalty * static_cast<float>(count.in_output);
+    if (count.in_output > 0) logit -= params.presence_penalty;
+  }
+}
+
+bool DrawsFromMostLikely(const SampleParams& params, int64_t vocabulary) {
+  if (params.num_logprobs >= 0) return false;
+  return params.temperature == 0 || (params.top_k > 0 && params.top_k < vocabulary) ||
+         params.min_p > 0;
+}
+
+float LeastDrawable(const CpuKernels& kernels, const SampleParams& params, std::span<float> lower) {
+  AdjustLogits(params, lower);
+  const Row row(kernels, lower.data(), std::ssize(lower));
+  if (params.temperature == 0) return row.largest;
+  const float cut = MinPCut(row, params);
+  if (params.top_k <= 0 || params.top_k >= row.size) return cut;
+  return std::max(cut, MostLikely(row, params.top_k, -kInfinity).back().logit);
+}
+
 SampleResult SampleRow(const CpuKernels& kernels, const float* logits, int64_t vocabulary,
                        const SampleParams& params) {
   STERNA_CHECK(vocabulary > 0);
@@ -267,7 +282,8 @@ SampleResult SampleRow(const CpuKernels& kernels, const float* logits, int64_t v
   if (params.logit_bias.empty() && params.token_counts.empty()) {
     result.token = Choose(own, params);
   } else {
-    const std::vector<float> adjusted = Adjusted(logits, vocabulary, params);
+    std::vector<float> adjusted(logits, logits + vocabulary);
+    AdjustLogits(params, adjusted);
     result.token = Choose(Row(kernels, adjusted.data(), vocabulary), params);
   }
   if (params.num_logprobs >= 0) FillLogprobs(own, params, result);

@@ -5,6 +5,7 @@
 #define STERNA_KERNELS_CPU_CPU_SAMPLER_H_
 
 #include <cstdint>
+#include <span>
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/sampling.h"
@@ -14,6 +15,18 @@ namespace sterna::cpu {
 // `logits` [vocabulary]. A NaN logit counts as -infinity.
 SampleResult SampleRow(const CpuKernels& kernels, const float* logits, int64_t vocabulary,
                        const SampleParams& params);
+
+// Applies bias and penalties to `logits` [vocabulary]. A larger logit never becomes the smaller
+// one.
+void AdjustLogits(const SampleParams& params, std::span<float> logits);
+
+// Whether the token drawn, and all that is reported of it, depends on the most likely tokens alone:
+// on those with logits of at least LeastDrawable. The others may then be -infinity.
+bool DrawsFromMostLikely(const SampleParams& params, int64_t vocabulary);
+
+// For such params: no token whose adjusted logit is below this can be drawn, if every logit is at
+// least what `lower` [vocabulary] says. Applies bias and penalties to `lower`.
+float LeastDrawable(const CpuKernels& kernels, const SampleParams& params, std::span<float> lower);
 
 }  // namespace sterna::cpu
 

@@ -107,7 +107,7 @@ struct CpuKernels {
   // Outputs of row blocks first .. first + count - 1, all tokens.
   void (*ternary_linear)(const TernaryTask& task, int64_t first, int64_t count);
   // Outputs of rows first .. first + count - 1, all tokens. With tiles, `first` is a multiple of
-  // kDensePanelRows and `count` that or what is left of the rows.
+  // kDenseTileRows, and so is `count` unless it is what is left of the rows.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
   // Size of the buffer, aligned to 64, that pack_dense fills before dense_linear; 0: no need. Not
   // asked for kI8, whose activations every instruction set takes in one form. The buffer must hold
@@ -132,6 +132,10 @@ struct CpuKernels {
   float (*weight_sum)(const float* x, int64_t n, float largest, float slope);
   // Those weights themselves.
   void (*weights)(const float* x, int64_t n, float largest, float slope, float* out);
+  // y[i] = x[i] + scale * a[i], i < n; y may be x.
+  void (*add_scaled)(const float* x, const float* a, float scale, int64_t n, float* y);
+  // Tokens up to which a product with int8 weights takes less time than with bf16 ones.
+  int64_t most_shortlist_tokens;
 };
 
 const CpuKernels& ScalarKernels();

@@ -14,6 +14,7 @@ struct PortableVector {
   static constexpr int kLanes = 4;
   static constexpr int kDenseRegs = 8;
   static constexpr int kQueryTile = 2;
+  static constexpr int64_t kMostShortlistTokens = 0;
   using Reg = float __attribute__((vector_size(16)));
   using IntReg = int32_t __attribute__((vector_size(16)));
 

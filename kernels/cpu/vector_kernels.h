@@ -175,6 +175,13 @@ struct VectorKernels : VectorMath<V> {
     }
   }
 
+  static void AddScaled(const float* x, const float* a, float scale, int64_t n, float* y) {
+    for (int64_t i = 0; i < n; i += kLanes) {
+      const Reg scaled = V::Mul(V::Set(scale), LoadUpTo(a + i, n - i));
+      StoreUpTo(y + i, n - i, V::Add(LoadUpTo(x + i, n - i), scaled));
+    }
+  }
+
   // The table of this instruction set.
   static constexpr CpuKernels Table(const char* name,
                                     void (*ternary_linear)(const TernaryTask&, int64_t, int64_t)) {
@@ -192,7 +199,9 @@ struct VectorKernels : VectorMath<V> {
             VectorAttention<V>::Attention,
             LargestOf,
             WeightSum,
-            Weights};
+            Weights,
+            AddScaled,
+            V::kMostShortlistTokens};
   }
 };
 

@@ -194,6 +194,16 @@ def test_inspect_command(binary, tiny_model):
     memory, int8_memory = json.loads(done.stdout)["memory"], json.loads(int8.stdout)["memory"]
     assert int8_memory["head_dtype"] == "int8" != memory["head_dtype"]
     assert int8_memory["head_bytes"] < memory["head_bytes"]
+    assert memory["head_shortlist_bytes"] == 0  # auto: a small head gains nothing
+    shortlist = run(binary, "inspect", "--model", tiny_model, "--head-shortlist", "on", "--json")
+    assert shortlist.returncode == 0, shortlist.stderr
+    shortlist_memory = json.loads(shortlist.stdout)["memory"]
+    assert shortlist_memory["head_bytes"] == memory["head_bytes"]
+    assert 0 < shortlist_memory["head_shortlist_bytes"] < memory["head_bytes"]
+    refused = run(
+        binary, "inspect", "--model", tiny_model, "--head-shortlist", "on", "--head-dtype", "int8"
+    )
+    assert refused.returncode != 0 and "int8" in refused.stderr
     assert memory["peak_resident_bytes"] > memory["ternary_bytes"] + memory["dense_bytes"]
     text = run(binary, "inspect", "--model", tiny_model).stdout
     assert "family: B" in text

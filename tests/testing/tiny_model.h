@@ -139,7 +139,7 @@ struct TinyEngineOptions {
                           .num_kv_blocks = 2048,
                           .check_integrity = true};
   CpuOptions cpu = {.num_threads = 1};
-  HeadType head = HeadType::kAsStored;
+  HeadOptions head;
 };
 
 class TinyEngine {

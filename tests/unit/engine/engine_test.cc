@@ -150,7 +150,7 @@ TEST(BitExactTest, Int8Head) {
   for (const std::string& isa : LevelsToTest()) {
     TinyEngineOptions options;
     options.cpu.isa = isa;
-    options.head = HeadType::kInt8;
+    options.head.type = HeadType::kInt8;
     TinyEngine reference(options);
     const std::vector<Output> alone = RunAlone(reference, requests);
     options.engine.max_chunk_tokens = 7;
@@ -158,6 +158,20 @@ TEST(BitExactTest, Int8Head) {
     TinyEngine tiny(options);
     ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
     EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";
+  }
+}
+
+TEST(BitExactTest, AShortlistChangesNothing) {
+  const std::vector<Request> requests = MixedRequests(16);
+  for (const std::string& isa : LevelsToTest()) {
+    TinyEngineOptions options;
+    options.cpu.isa = isa;
+    TinyEngine reference(options);
+    const std::vector<Output> without = RunAlone(reference, requests);
+    options.head.shortlist = ShortlistUse::kOn;
+    TinyEngine alone(options), together(options);
+    ExpectSameBits(without, RunAlone(alone, requests), isa + " alone");
+    ExpectSameBits(without, RunTogether(together, requests), isa + " together");
   }
 }
 

@@ -1,4 +1,4 @@
-// LoadCheckpoint and MakeRandomWeights.
+// LoadCheckpoint.
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -11,7 +11,6 @@
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
 #include "engine/model/safetensors.h"
-#include "engine/model/shapes.h"
 #include "engine/model/weights.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -19,12 +18,11 @@
 #include "tests/testing/paths.h"
 #include "tests/testing/safetensors_writer.h"
 #include "tests/testing/temp_dir.h"
+#include "tests/unit/engine/model/weights_testing.h"
 
 namespace sterna {
 namespace {
 
-using ::testing::Each;
-using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 using testing::ByteTensor;
@@ -42,7 +40,7 @@ struct TestCheckpoint {
   Json config;
   std::map<std::string, TensorData> tensors;
 
-  StatusOr<Checkpoint> Load(const TempDir& dir, HeadType head = HeadType::kAsStored) const {
+  StatusOr<Checkpoint> Load(const TempDir& dir, const HeadOptions& head = {}) const {
     dir.Write("config.json", config.dump());
     dir.Write("model.safetensors", SafetensorsFileBytes(tensors));
     return LoadCheckpoint(dir.path(), head);
@@ -290,33 +288,20 @@ TEST(LoadCheckpointTest, EmbeddingsAtOddAddressesAreCopied) {
   EXPECT_EQ(copies, 1u);
 }
 
-// The same embedding, and rows of the head within half a step of `int8`'s.
-void ExpectHeadRounded(const ModelWeights& exact, const ModelWeights& int8) {
-  std::vector<float> x(static_cast<size_t>(exact.head.cols)), y(x);
-  for (int64_t row = 0; row < exact.head.rows; ++row) {
-    exact.embedding.CopyRow(row, x.data());
-    int8.embedding.CopyRow(row, y.data());
-    EXPECT_EQ(x, y);
-    exact.head.CopyRow(row, x.data());
-    int8.head.CopyRow(row, y.data());
-    for (size_t i = 0; i < x.size(); ++i) EXPECT_NEAR(x[i], y[i], 0.501f * int8.head.scales[row]);
-  }
-}
-
 TEST(LoadCheckpointTest, Int8HeadIsRoundedAndTheEmbeddingIsNot) {
   for (const auto family : {CheckpointFamily::kBitNetPacked, CheckpointFamily::kBitLinear}) {
     const TestCheckpoint test = MakeTest(family);
     const TempDir exact_dir, int8_dir;
     const auto exact = test.Load(exact_dir);
     ASSERT_TRUE(exact.ok()) << exact.status();
-    const auto int8 = test.Load(int8_dir, HeadType::kInt8);
+    const auto int8 = test.Load(int8_dir, {.type = HeadType::kInt8});
     ASSERT_TRUE(int8.ok()) << int8.status();
     const ModelWeights& a = exact->weights;
     const ModelWeights& b = int8->weights;
     EXPECT_EQ(a.num_parameters(), b.num_parameters());
     EXPECT_EQ(b.head.type, DenseType::kI8);
     EXPECT_EQ(b.dense_bytes(), b.embedding.bytes() + b.head.bytes());
-    ExpectHeadRounded(a, b);
+    testing::ExpectHeadRounded(a, b);
   }
 }
 
@@ -328,7 +313,7 @@ TEST(LoadCheckpointTest, Int8HeadMustBeFinite) {
   const TempDir dir;
   EXPECT_TRUE(test.Load(dir).ok());
   const TempDir int8_dir;
-  const Status status = test.Load(int8_dir, HeadType::kInt8).status();
+  const Status status = test.Load(int8_dir, {.type = HeadType::kInt8}).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss);
   EXPECT_THAT(status.message(), HasSubstr("'model.embed_tokens.weight': row 1"));
 }
@@ -606,106 +591,6 @@ TEST(GoldenCheckpointsTest, AllLoad) {
     ++count;
   }
   EXPECT_GE(count, 14);
-}
-
-ModelConfig SmallConfig() {
-  ModelConfig config = *ShapePreset("2b-4t");
-  config.hidden_size = 70;
-  config.ffn_size = 37;
-  config.num_layers = 3;
-  config.num_heads = 6;
-  config.num_kv_heads = 2;
-  config.head_dim = 6;
-  config.vocab_size = 13;
-  config.attention_bias = true;
-  config.linear_rms_norm = true;
-  return config;
-}
-
-TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
-  const ModelConfig config = SmallConfig();
-  const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/true);
-  const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/true);
-  const ModelWeights c = MakeRandomWeights(config, 2, /*sub_norms=*/false);
-  ASSERT_EQ(a.layers.size(), 3u);
-  const LayerWeights& layer = a.layers[1];
-  EXPECT_EQ(layer.q.w.rows(), 36);
-  EXPECT_EQ(layer.k.w.rows(), 12);
-  EXPECT_EQ(layer.o.w.cols(), 36);
-  EXPECT_EQ(layer.down.w.rows(), 70);
-  EXPECT_EQ(layer.down.w.cols(), 37);
-  EXPECT_EQ(layer.q.bias.size(), 36u);
-  EXPECT_TRUE(layer.gate.bias.empty());
-  EXPECT_EQ(layer.down.in_norm.size(), 37u);
-  EXPECT_EQ(layer.attn_sub_norm.size(), 36u);
-  EXPECT_TRUE(c.layers[0].attn_sub_norm.empty());
-  EXPECT_EQ(a.head.data, a.embedding.data);
-  for (size_t i = 0; i < 7; ++i) {
-    const TernaryMatrix& w = a.layers[2].linears()[i]->w;
-    const auto bytes = static_cast<size_t>(w.packed_bytes());
-    EXPECT_EQ(std::memcmp(w.packed(), b.layers[2].linears()[i]->w.packed(), bytes), 0);
-    EXPECT_NE(std::memcmp(w.packed(), c.layers[2].linears()[i]->w.packed(), bytes), 0);
-    EXPECT_NE(std::memcmp(w.packed(), a.layers[1].linears()[i]->w.packed(), bytes), 0);
-  }
-  EXPECT_EQ(
-      std::memcmp(a.embedding.data, b.embedding.data, static_cast<size_t>(a.embedding.bytes())), 0);
-}
-
-TEST(RandomWeightsTest, Int8HeadIsTheOtherOneRounded) {
-  for (const bool tied : {true, false}) {
-    ModelConfig config = SmallConfig();
-    config.tie_embeddings = tied;
-    const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/false);
-    const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/false, HeadType::kInt8);
-    EXPECT_EQ(a.num_parameters(), b.num_parameters());
-    ASSERT_EQ(b.head.type, DenseType::kI8);
-    ExpectHeadRounded(a, b);
-  }
-}
-
-TEST(MakeInt8TilesTest, RefusesMoreColumnsThanSumsHold) {
-  ThreadPool pool(1);
-  std::vector<AlignedBuffer<uint8_t>> buffers;
-  const auto read_row = [](int64_t, std::span<float> values) {
-    std::fill(values.begin(), values.end(), 1.0f);
-  };
-  EXPECT_TRUE(MakeInt8Tiles(1, 65536, pool, read_row, buffers).ok());
-  const Status status = MakeInt8Tiles(1, 65537, pool, read_row, buffers).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(), HasSubstr("65537"));
-}
-
-TEST(RandomWeightsTest, AreUniformAndLeaveThePaddingZero) {
-  const ModelWeights weights = MakeRandomWeights(SmallConfig(), 1, /*sub_norms=*/true);
-  const TernaryMatrix& w = weights.layers[0].gate.w;  // 37 x 70
-  int64_t counts[3] = {};
-  for (int64_t r = 0; r < w.rows(); ++r) {
-    for (int64_t c = 0; c < w.cols(); ++c) ++counts[w.At(r, c) + 1];
-  }
-  // 2590 draws: a third each within five standard deviations of 24.
-  EXPECT_THAT(counts, Each(::testing::AllOf(::testing::Gt(863 - 120), ::testing::Lt(863 + 120))));
-  const int64_t padded_cols = w.col_blocks() * kTernaryBlockCols;
-  for (int64_t r = 0; r < w.row_blocks() * kTernaryBlockRows; ++r) {
-    for (int64_t c = 0; c < padded_cols; ++c) {
-      if (r < w.rows() && c < w.cols()) continue;
-      const TernaryCodePosition p = LocateTernaryCode(r, c, w.cols());
-      ASSERT_EQ(w.packed()[p.byte] >> p.shift & 3, kTernaryCodeZero) << r << " " << c;
-    }
-  }
-}
-
-TEST(ShapePresetTest, KnownShapesCountTheirParameters) {
-  const auto ternary_weights = [](const ModelConfig& c) {
-    const int64_t attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
-    return c.num_layers * (attention + 3 * c.hidden_size * c.ffn_size);
-  };
-  EXPECT_THAT(ShapePresetNames(), ElementsAre("2b-4t", "llama3-8b-1.58", "bonsai-1.7b"));
-  EXPECT_EQ(ternary_weights(*ShapePreset("2b-4t")), 2'084'044'800);
-  EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b-1.58")), 6'979'321'856);
-  EXPECT_EQ(ternary_weights(*ShapePreset("bonsai-1.7b")), 1'409'286'144);
-  const Status status = ShapePreset("7b").status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(status.message(), HasSubstr("2b-4t"));
 }
 
 }  // namespace

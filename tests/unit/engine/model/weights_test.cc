@@ -1,0 +1,181 @@
+// MakeRandomWeights and what makes a head of a dense matrix.
+#include "engine/model/weights.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+#include <vector>
+
+#include "engine/model/shapes.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/unit/engine/model/weights_testing.h"
+
+namespace sterna {
+namespace {
+
+using ::testing::Each;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+ModelConfig SmallConfig() {
+  ModelConfig config = *ShapePreset("2b-4t");
+  config.hidden_size = 70;
+  config.ffn_size = 37;
+  config.num_layers = 3;
+  config.num_heads = 6;
+  config.num_kv_heads = 2;
+  config.head_dim = 6;
+  config.vocab_size = 13;
+  config.attention_bias = true;
+  config.linear_rms_norm = true;
+  return config;
+}
+
+TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
+  const ModelConfig config = SmallConfig();
+  const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/true);
+  const ModelWeights b = MakeRandomWeights(config, 1, /*sub_norms=*/true);
+  const ModelWeights c = MakeRandomWeights(config, 2, /*sub_norms=*/false);
+  ASSERT_EQ(a.layers.size(), 3u);
+  const LayerWeights& layer = a.layers[1];
+  EXPECT_EQ(layer.q.w.rows(), 36);
+  EXPECT_EQ(layer.k.w.rows(), 12);
+  EXPECT_EQ(layer.o.w.cols(), 36);
+  EXPECT_EQ(layer.down.w.rows(), 70);
+  EXPECT_EQ(layer.down.w.cols(), 37);
+  EXPECT_EQ(layer.q.bias.size(), 36u);
+  EXPECT_TRUE(layer.gate.bias.empty());
+  EXPECT_EQ(layer.down.in_norm.size(), 37u);
+  EXPECT_EQ(layer.attn_sub_norm.size(), 36u);
+  EXPECT_TRUE(c.layers[0].attn_sub_norm.empty());
+  EXPECT_EQ(a.head.data, a.embedding.data);
+  for (size_t i = 0; i < 7; ++i) {
+    const TernaryMatrix& w = a.layers[2].linears()[i]->w;
+    const auto bytes = static_cast<size_t>(w.packed_bytes());
+    EXPECT_EQ(std::memcmp(w.packed(), b.layers[2].linears()[i]->w.packed(), bytes), 0);
+    EXPECT_NE(std::memcmp(w.packed(), c.layers[2].linears()[i]->w.packed(), bytes), 0);
+    EXPECT_NE(std::memcmp(w.packed(), a.layers[1].linears()[i]->w.packed(), bytes), 0);
+  }
+  EXPECT_EQ(
+      std::memcmp(a.embedding.data, b.embedding.data, static_cast<size_t>(a.embedding.bytes())), 0);
+}
+
+TEST(RandomWeightsTest, Int8HeadIsTheOtherOneRounded) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = SmallConfig();
+    config.tie_embeddings = tied;
+    const ModelWeights a = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+    const ModelWeights b =
+        MakeRandomWeights(config, 1, /*sub_norms=*/false, {.type = HeadType::kInt8});
+    EXPECT_EQ(a.num_parameters(), b.num_parameters());
+    ASSERT_EQ(b.head.type, DenseType::kI8);
+    testing::ExpectHeadRounded(a, b);
+  }
+}
+
+// Every exact row lies within its bound of the rounded one, for the worst x.
+void ExpectShortlist(const ModelWeights& weights) {
+  const DenseShortlist& shortlist = weights.shortlist;
+  ASSERT_FALSE(shortlist.empty());
+  ASSERT_EQ(shortlist.rounded.rows, weights.head.rows);
+  ASSERT_EQ(shortlist.rounded.cols, weights.head.cols);
+  std::vector<float> exact(static_cast<size_t>(weights.head.cols)), rounded(exact);
+  for (int64_t row = 0; row < weights.head.rows; ++row) {
+    weights.head.CopyRow(row, exact.data());
+    shortlist.rounded.CopyRow(row, rounded.data());
+    double error = 0;
+    for (size_t i = 0; i < exact.size(); ++i) error += std::pow(exact[i] - rounded[i], 2);
+    EXPECT_GE(shortlist.error_bounds[row], std::sqrt(error));
+    EXPECT_LE(shortlist.error_bounds[row], 1.2 * std::sqrt(error));
+  }
+}
+
+TEST(RandomWeightsTest, ShortlistLiesBesideTheHead) {
+  for (const bool tied : {true, false}) {
+    ModelConfig config = SmallConfig();
+    config.tie_embeddings = tied;
+    const ModelWeights without = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+    const ModelWeights with =
+        MakeRandomWeights(config, 1, /*sub_norms=*/false, {.shortlist = ShortlistUse::kOn});
+    EXPECT_TRUE(without.shortlist.empty());
+    ExpectShortlist(with);
+    EXPECT_EQ(with.head.type, DenseType::kBf16);
+    EXPECT_EQ(with.head.data == with.embedding.data, tied);
+    EXPECT_EQ(with.dense_bytes(), without.dense_bytes() + with.shortlist.bytes());
+    EXPECT_EQ(with.step_bytes(), with.ternary_bytes() + with.shortlist.bytes());
+    EXPECT_EQ(without.step_bytes(), without.ternary_bytes() + without.head.bytes());
+    EXPECT_EQ(with.num_parameters(), without.num_parameters());
+  }
+}
+
+TEST(AddShortlistTest, OnlyWhereItIsOfUse) {
+  ThreadPool pool(2);
+  const ModelConfig config = SmallConfig();
+  ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+  ASSERT_TRUE(AddShortlist({.shortlist = ShortlistUse::kAuto}, pool, weights).ok());
+  EXPECT_TRUE(weights.shortlist.empty()) << "a head of a few KiB stays in the caches";
+  const std::vector<uint16_t> large(static_cast<size_t>(kShortlistFromBytes / 2));
+  weights.head = {.type = DenseType::kBf16,
+                  .data = large.data(),
+                  .rows = kShortlistFromBytes / 128,
+                  .cols = 64};
+  ASSERT_TRUE(AddShortlist({.shortlist = ShortlistUse::kAuto}, pool, weights).ok());
+  EXPECT_FALSE(weights.shortlist.empty());
+
+  ModelWeights int8 = MakeRandomWeights(config, 1, /*sub_norms=*/false, {.type = HeadType::kInt8});
+  EXPECT_TRUE(AddShortlist({.shortlist = ShortlistUse::kAuto}, pool, int8).ok());
+  EXPECT_TRUE(int8.shortlist.empty());
+  const Status status = AddShortlist({.shortlist = ShortlistUse::kOn}, pool, int8);
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("int8"));
+}
+
+TEST(MakeInt8TilesTest, RefusesMoreColumnsThanSumsHold) {
+  ThreadPool pool(1);
+  std::vector<AlignedBuffer<uint8_t>> buffers;
+  const auto read_row = [](int64_t, std::span<float> values) {
+    std::fill(values.begin(), values.end(), 1.0f);
+  };
+  EXPECT_TRUE(MakeInt8Tiles(1, 65536, pool, read_row, buffers).ok());
+  const Status status = MakeInt8Tiles(1, 65537, pool, read_row, buffers).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("65537"));
+}
+
+TEST(RandomWeightsTest, AreUniformAndLeaveThePaddingZero) {
+  const ModelWeights weights = MakeRandomWeights(SmallConfig(), 1, /*sub_norms=*/true);
+  const TernaryMatrix& w = weights.layers[0].gate.w;  // 37 x 70
+  int64_t counts[3] = {};
+  for (int64_t r = 0; r < w.rows(); ++r) {
+    for (int64_t c = 0; c < w.cols(); ++c) ++counts[w.At(r, c) + 1];
+  }
+  // 2590 draws: a third each within five standard deviations of 24.
+  EXPECT_THAT(counts, Each(::testing::AllOf(::testing::Gt(863 - 120), ::testing::Lt(863 + 120))));
+  const int64_t padded_cols = w.col_blocks() * kTernaryBlockCols;
+  for (int64_t r = 0; r < w.row_blocks() * kTernaryBlockRows; ++r) {
+    for (int64_t c = 0; c < padded_cols; ++c) {
+      if (r < w.rows() && c < w.cols()) continue;
+      const TernaryCodePosition p = LocateTernaryCode(r, c, w.cols());
+      ASSERT_EQ(w.packed()[p.byte] >> p.shift & 3, kTernaryCodeZero) << r << " " << c;
+    }
+  }
+}
+
+TEST(ShapePresetTest, KnownShapesCountTheirParameters) {
+  const auto ternary_weights = [](const ModelConfig& c) {
+    const int64_t attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
+    return c.num_layers * (attention + 3 * c.hidden_size * c.ffn_size);
+  };
+  EXPECT_THAT(ShapePresetNames(), ElementsAre("2b-4t", "llama3-8b-1.58", "bonsai-1.7b"));
+  EXPECT_EQ(ternary_weights(*ShapePreset("2b-4t")), 2'084'044'800);
+  EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b-1.58")), 6'979'321'856);
+  EXPECT_EQ(ternary_weights(*ShapePreset("bonsai-1.7b")), 1'409'286'144);
+  const Status status = ShapePreset("7b").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("2b-4t"));
+}
+
+}  // namespace
+}  // namespace sterna

@@ -1,0 +1,257 @@
+// ShortlistLinear of every CPU level against the whole head: the same tokens, the same bits where
+// there is an output, and error bounds that hold.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/dense_shortlist.h"
+#include "tests/unit/kernels/kernel_testing.h"
+
+namespace sterna {
+namespace {
+
+using testing::ConstView;
+using testing::Random;
+using testing::RandomFloats;
+using testing::View;
+
+constexpr float kInf = std::numeric_limits<float>::infinity();
+
+// A matrix, as bf16 tiles or f32 rows, with its shortlist.
+class Head {
+ public:
+  // `weights` [rows, cols] are cut to bf16 for either.
+  Head(std::vector<float> weights, int64_t rows, int64_t cols, DenseType type)
+      : f32_(Cut(std::move(weights))),
+        bf16_(testing::ToBf16(f32_), rows, cols),
+        rounded_(Finite(f32_), rows, cols),
+        exact_(type == DenseType::kF32 ? testing::DenseRows(f32_, rows, cols) : bf16_.view()) {
+    for (int64_t row = 0; row < rows; ++row) {
+      bounds_.push_back(ShortlistErrorBound(rounded_.view(), row, Row(row)));
+    }
+  }
+
+  std::span<const float> Row(int64_t row) const {
+    const auto cols = static_cast<size_t>(exact_.cols);
+    return std::span(f32_).subspan(static_cast<size_t>(row) * cols, cols);
+  }
+  const DenseMatrix& exact() const { return exact_; }
+  DenseShortlist shortlist() const {
+    return {.rounded = rounded_.view(), .error_bounds = bounds_.data()};
+  }
+
+ private:
+  static std::vector<float> Cut(std::vector<float> values) {
+    const std::vector<uint16_t> bits = testing::ToBf16(values);
+    for (size_t i = 0; i < bits.size(); ++i) values[i] = std::bit_cast<float>(bits[i] << 16);
+    return values;
+  }
+  static std::vector<float> Finite(std::vector<float> values) {
+    for (float& value : values) value = std::isfinite(value) ? value : 0.0f;
+    return values;
+  }
+
+  std::vector<float> f32_;
+  testing::DenseTiles bf16_;
+  testing::DenseTiles rounded_;
+  DenseMatrix exact_;
+  std::vector<float> bounds_;
+};
+
+class Shortlist : public ::testing::TestWithParam<std::string> {
+ protected:
+  // As many as this level uses a shortlist for.
+  int64_t tokens() const { return GetParam() == "avx2" || GetParam() == "scalar" ? 1 : 3; }
+  bool uses_shortlist() const { return GetParam() != "scalar"; }
+
+  std::vector<float> Whole(const DenseMatrix& w, const std::vector<float>& x) {
+    const auto rows = static_cast<int64_t>(x.size()) / w.cols;
+    std::vector<float> y(static_cast<size_t>(rows * w.rows));
+    ops_->DenseLinear({.x = ConstView(x, rows), .w = w, .y = View(y, rows)});
+    return y;
+  }
+  std::vector<float> Part(const Head& head, const std::vector<float>& x,
+                          const std::vector<SampleParams>& params) {
+    const auto rows = static_cast<int64_t>(params.size());
+    std::vector<float> y(params.size() * static_cast<size_t>(head.exact().rows), 123.0f);
+    ops_->ShortlistLinear({.x = ConstView(x, rows),
+                           .w = head.exact(),
+                           .shortlist = head.shortlist(),
+                           .params = params,
+                           .y = View(y, rows)});
+    return y;
+  }
+  std::vector<int32_t> Draw(const std::vector<float>& logits, std::vector<SampleParams> params) {
+    const auto rows = static_cast<int64_t>(params.size());
+    std::vector<int32_t> tokens;
+    std::vector<SampleResult> results(params.size());
+    for (uint64_t position = 0; position < 30; ++position) {
+      for (SampleParams& p : params) p.position = position;
+      ops_->Sample({.logits = ConstView(logits, rows), .params = params, .results = results});
+      for (const SampleResult& result : results) tokens.push_back(result.token);
+    }
+    return tokens;
+  }
+  // Returns the part of outputs that were left out.
+  double ExpectSameTokens(const Head& head, const std::vector<float>& x,
+                          const SampleParams& sample) {
+    const std::vector<SampleParams> params(x.size() / static_cast<size_t>(head.exact().cols),
+                                           sample);
+    const std::vector<float> whole = Whole(head.exact(), x);
+    const std::vector<float> part = Part(head, x, params);
+    EXPECT_EQ(Draw(part, params), Draw(whole, params));
+    int64_t left_out = 0;
+    for (size_t i = 0; i < part.size(); ++i) {
+      if (part[i] == -kInf) {
+        ++left_out;
+      } else {
+        EXPECT_EQ(std::memcmp(&part[i], &whole[i], sizeof(float)), 0) << i;
+      }
+    }
+    return static_cast<double>(left_out) / static_cast<double>(part.size());
+  }
+
+  std::unique_ptr<Ops<float>> ops_ = testing::CpuOps(GetParam(), 2);
+  Random random_{11};
+};
+
+INSTANTIATE_TEST_SUITE_P(Levels, Shortlist, ::testing::ValuesIn(CpuIsaLevels()),
+                         [](const auto& info) { return info.param; });
+
+std::vector<SampleParams> ParamsToTest() {
+  static const std::vector<std::pair<int32_t, float>> bias = {{7, 3.0f}, {4001, -100.0f}};
+  static const std::vector<TokenCount> counts = {{3, 2}, {7, 0}, {1500, 1}, {3999, 4}};
+  std::vector<SampleParams> all = {
+      {.temperature = 0.0f},
+      {.temperature = 0.7f, .top_k = 1},
+      {.temperature = 1.3f, .top_k = 20},
+      {.temperature = 1.0f, .top_k = 20, .top_p = 0.8f},
+      {.temperature = 1.0f, .min_p = 0.2f},
+      {.temperature = 2.0f, .top_p = 0.9f, .min_p = 0.1f},
+      {.temperature = 2.0f, .top_k = 5, .min_p = 0.05f},
+  };
+  const size_t plain = all.size();
+  for (size_t i = 0; i < plain; ++i) {
+    SampleParams adjusted = all[i];
+    adjusted.repetition_penalty = i % 2 == 0 ? 1.3f : 0.8f;
+    adjusted.presence_penalty = 0.5f;
+    adjusted.frequency_penalty = i % 3 == 0 ? -0.7f : 0.7f;
+    adjusted.logit_bias = bias;
+    adjusted.token_counts = counts;
+    all.push_back(adjusted);
+  }
+  return all;
+}
+
+TEST_P(Shortlist, SameTokensAsTheWholeHead) {
+  for (const auto& [rows, cols, type] :
+       {std::tuple(5003, 256, DenseType::kBf16), std::tuple(4096, 75, DenseType::kBf16),
+        std::tuple(5003, 100, DenseType::kF32)}) {
+    const Head head(RandomFloats(random_, rows * cols, 0.1f), rows, cols, type);
+    const std::vector<float> x = RandomFloats(random_, tokens() * cols);
+    for (const SampleParams& params : ParamsToTest()) {
+      const double left_out = ExpectSameTokens(head, x, params);
+      if (uses_shortlist()) {
+        EXPECT_GT(left_out, 0.7) << rows << " " << cols << ": nothing was left out, nothing tested";
+      }
+    }
+  }
+}
+
+// Rows that are equal, or differ by less than int8 can tell, at both ends of the vocabulary.
+TEST_P(Shortlist, TiesAndNearTies) {
+  constexpr int64_t kRows = 4003, kCols = 128;
+  std::vector<float> weights = RandomFloats(random_, kRows * kCols, 0.1f);
+  const std::vector<float> x = RandomFloats(random_, kCols);
+  const auto row = [&](int64_t r) { return weights.begin() + r * kCols; };
+  // A row along x wins by far.
+  for (int64_t c = 0; c < kCols; ++c) row(2000)[c] = 0.1f * x[static_cast<size_t>(c)];
+  for (const int64_t r : {0, 17, 1999, 4002}) std::copy_n(row(2000), kCols, row(r));
+  std::vector<float> near = weights;
+  near[5] *= 1.01f;           // row 0, now the largest or the smallest
+  near[17 * kCols] *= 1.01f;  // row 17
+  for (const auto& w : {weights, near}) {
+    const Head head(w, kRows, kCols, DenseType::kBf16);
+    for (const SampleParams& params : ParamsToTest()) ExpectSameTokens(head, x, params);
+  }
+}
+
+// |exact - rounded| <= bound * |x|, also for the x that a row's rounding is worst for, and there
+// the bound is not much larger than it has to be.
+TEST_P(Shortlist, ErrorBounds) {
+  constexpr int64_t kRows = 300, kCols = 512;
+  const Head head(RandomFloats(random_, kRows * kCols, 0.1f), kRows, kCols, DenseType::kBf16);
+  const DenseShortlist shortlist = head.shortlist();
+  std::vector<float> rounded_row(kCols);
+  std::vector<std::vector<float>> inputs = {
+      RandomFloats(random_, kCols), RandomFloats(random_, kCols, 1e-9f),
+      RandomFloats(random_, kCols, 1e9f), std::vector<float>(kCols, 1e-3f)};
+  inputs.back()[77] = 1e4f;  // hardly anything else survives 16 bits
+  const auto worst_row = static_cast<int64_t>(inputs.size());
+  for (int64_t row = 0; row < 20; ++row) {
+    shortlist.rounded.CopyRow(row, rounded_row.data());
+    std::vector<float> worst(kCols);
+    for (size_t c = 0; c < kCols; ++c) worst[c] = head.Row(row)[c] - rounded_row[c];
+    inputs.push_back(std::move(worst));
+  }
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    const std::vector<float> exact = Whole(head.exact(), inputs[i]);
+    const std::vector<float> rounded = Whole(shortlist.rounded, inputs[i]);
+    double norm = 0;
+    for (const float value : inputs[i]) norm += static_cast<double>(value) * value;
+    norm = std::sqrt(norm);
+    for (int64_t row = 0; row < kRows; ++row) {
+      const double error = std::abs(static_cast<double>(exact[static_cast<size_t>(row)]) -
+                                    rounded[static_cast<size_t>(row)]);
+      EXPECT_LE(error, shortlist.error_bounds[row] * norm) << i << " " << row;
+      if (static_cast<int64_t>(i) - worst_row == row) {
+        EXPECT_GT(error, 0.9 * shortlist.error_bounds[row] * norm);
+      }
+    }
+  }
+}
+
+TEST_P(Shortlist, WholeHeadWhereTheDistributionIsWantedOrNothingIsKnown) {
+  constexpr int64_t kRows = 1000, kCols = 64;
+  const Head head(RandomFloats(random_, kRows * kCols, 0.1f), kRows, kCols, DenseType::kBf16);
+  const std::vector<float> x = RandomFloats(random_, kCols);
+  const auto expect_whole = [&](const std::vector<float>& input, const SampleParams& params) {
+    const std::vector<float> whole = Whole(head.exact(), input), part = Part(head, input, {params});
+    EXPECT_EQ(std::memcmp(whole.data(), part.data(), whole.size() * sizeof(float)), 0);
+  };
+  expect_whole(x, {.temperature = 1.0f});
+  expect_whole(x, {.temperature = 1.0f, .top_p = 0.5f});
+  expect_whole(x, {.temperature = 1.0f, .top_k = kRows});
+  expect_whole(x, {.temperature = 0.0f, .num_logprobs = 0});
+  expect_whole(x, {.temperature = 1.0f, .min_p = 1e-30f});
+  for (const float value : {kInf, std::numeric_limits<float>::quiet_NaN(), 3e38f}) {
+    std::vector<float> bad = x;
+    bad[9] = value;
+    expect_whole(bad, {.temperature = 0.0f});
+  }
+  expect_whole(std::vector<float>(kCols, 0.0f), {.temperature = 0.0f});
+  expect_whole(std::vector<float>(kCols, 1e-30f), {.temperature = 0.0f});
+}
+
+TEST_P(Shortlist, RowsThatAreNotFinite) {
+  constexpr int64_t kRows = 2000, kCols = 64;
+  for (const float value : {kInf, -kInf, std::numeric_limits<float>::quiet_NaN()}) {
+    std::vector<float> weights = RandomFloats(random_, kRows * kCols, 0.1f);
+    weights[1234 * kCols + 5] = value;
+    weights[3 * kCols] = value;
+    const Head head(weights, kRows, kCols, DenseType::kBf16);
+    EXPECT_EQ(head.shortlist().error_bounds[1234], kInf);
+    for (const SampleParams& params : ParamsToTest()) {
+      if (!params.token_counts.empty()) continue;  // they name tokens that are not there
+      ExpectSameTokens(head, RandomFloats(random_, kCols), params);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace sterna
