@@ -18,6 +18,7 @@
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed_activations.h"
+#include "kernels/cpu/prefetch.h"
 #include "kernels/dense_format.h"
 
 namespace sterna::cpu {
@@ -95,10 +96,11 @@ template <DenseType kType, int kTokenTiles>
 void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x_stride,
                typename DenseTraits<kType>::Sums* sums) {
   const int64_t block = col_blocks * kDenseTileBytes;
+  int64_t ahead = 0;
   const auto weights = [&](int k) {
     for (int64_t r = 0; r < kTileRows; ++r) {
-      const uint8_t* ahead = w + k * block + kDensePrefetchBytes + r * kDenseLineBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(ahead), _MM_HINT_T0);
+      const uint8_t* p = w + k * block + ahead + r * kDenseLineBytes;
+      _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
     }
     return w + k * block;
   };
@@ -110,6 +112,7 @@ void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x
   _tile_zero(5);
   for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileBytes) {
     const auto tokens = [&](int i) { return x + i * kDenseTileBytes; };
+    ahead = PrefetchDistance(block - b * kDenseTileBytes, kDenseRowBlocks / kTokenTiles, block);
     _tile_loadd(6, tokens(0), kTileBytes);
     _tile_loadd(7, weights(0), kTileBytes);
     STERNA_TILE_PRODUCT(0, 6, 7)

@@ -9,13 +9,13 @@
 #include "kernels/cpu/amx_tiles.h"
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/prefetch.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna::cpu {
 namespace {
 
 constexpr int64_t kMinTokens = 6;
-constexpr int64_t kPrefetchBytes = 2048;  // as far ahead as VNNI's
 
 // Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
 // of both (4, 5), codes of the two row blocks (6, 7).
@@ -32,11 +32,11 @@ struct alignas(64) CodeTile {
   uint8_t bytes[kTileRows][kTileBytes];
 };
 
-inline void Unpack(const uint8_t* packed, CodeTile& out) {
+inline void Unpack(const uint8_t* packed, int64_t ahead, CodeTile& out) {
   for (int64_t j = 0; j < kTernaryBlockCols / kTernaryLineCols; ++j) {
     const uint8_t* p = packed + j * kTernaryLineBytes;
     const __m512i line = _mm512_load_si512(p);
-    _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p + ahead), _MM_HINT_T0);
     _mm512_store_si512(out.bytes[4 * j], CodesOf<0>(line));
     _mm512_store_si512(out.bytes[4 * j + 1], CodesOf<1>(line));
     _mm512_store_si512(out.bytes[4 * j + 2], CodesOf<2>(line));
@@ -53,7 +53,7 @@ struct alignas(64) SumTile {
 template <int kBlocks, int kTokenTiles>
 void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int64_t tokens) {
   const uint8_t* packed = task.packed + row_block * task.col_blocks * kTernaryBlockBytes;
-  const uint8_t* next_packed = packed + task.col_blocks * kTernaryBlockBytes;
+  const int64_t row_block_bytes = task.col_blocks * kTernaryBlockBytes;
   const int8_t* q = task.q + token * task.q_stride;
   const int8_t* next_q = q + kTileRows * task.q_stride;
   // Sums over groups so far; not touched where there is one group.
@@ -70,8 +70,10 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
   CodeTile codes[2][kBlocks];
   SumTile sums[4];
   const auto unpack = [&](int64_t b) __attribute__((always_inline)) {
-    Unpack(packed + b * kTernaryBlockBytes, codes[b % 2][0]);
-    if constexpr (kBlocks == 2) Unpack(next_packed + b * kTernaryBlockBytes, codes[b % 2][1]);
+    const int64_t at = b * kTernaryBlockBytes;
+    const int64_t ahead = PrefetchDistance(row_block_bytes - at, kBlocks, row_block_bytes);
+    Unpack(packed + at, ahead, codes[b % 2][0]);
+    if constexpr (kBlocks == 2) Unpack(packed + row_block_bytes + at, ahead, codes[b % 2][1]);
   };
   unpack(0);
   for (int64_t g = 0; g < task.num_groups; ++g) {

@@ -132,7 +132,8 @@ struct Avx2Vector {
   }
 };
 
-constexpr int64_t kPrefetchBytes = 4096;
+// One stream, so further than PrefetchDistance.
+constexpr int64_t kTernaryPrefetchBytes = 4096;
 // A register holds 8 of the 16 rows of a line.
 constexpr int64_t kHalfRows = 8;
 constexpr int64_t kHalfBytes = 32;
@@ -165,7 +166,7 @@ template <int kTokens>
     const uint8_t* p = half + j * kTernaryLineBytes;
     const int8_t* x = q + j * kTernaryLineCols;
     const __m256i line = _mm256_load_si256(reinterpret_cast<const __m256i*>(p));
-    _mm_prefetch(reinterpret_cast<const char*>(p + kPrefetchBytes), _MM_HINT_T0);
+    _mm_prefetch(reinterpret_cast<const char*>(p + kTernaryPrefetchBytes), _MM_HINT_T0);
     AddQuarter<0>(line, x, q_stride, words);
     AddQuarter<1>(line, x, q_stride, words);
     AddQuarter<2>(line, x, q_stride, words);

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/cpu/prefetch.h"
 #include "kernels/cpu/vector_kernels.h"
 #include "kernels/ternary_format.h"
 
@@ -104,9 +105,6 @@ struct Avx512Vector {
   }
 };
 
-// How far ahead in each stream of weights to ask for more; measured, and flat from 1 to 4 KiB.
-constexpr int64_t kPrefetchBytes = 2048;
-
 // The sums of one tile: kTokens x kBlocks row blocks, each in kChains registers of 16 rows, so that
 // tiles with few sums still keep several vpdpbusd in flight. Integer sums are the same in any
 // order.
@@ -143,6 +141,8 @@ template <int kTokens, int kBlocks, int kChains>
                                              int64_t end,
                                              TileSums<kTokens, kBlocks, kChains>& sums) {
   for (int64_t b = begin; b < end; ++b) {
+    const int64_t left = row_block_bytes - b * kTernaryBlockBytes;
+    const int64_t ahead = PrefetchDistance(left, kBlocks, row_block_bytes);
 #pragma GCC unroll 1
     for (int64_t j = 0; j < kTernaryBlockCols / kTernaryLineCols; ++j) {
       const uint8_t* p = packed + b * kTernaryBlockBytes + j * kTernaryLineBytes;
@@ -151,8 +151,7 @@ template <int kTokens, int kBlocks, int kChains>
 #pragma GCC unroll 4
       for (int k = 0; k < kBlocks; ++k) {
         line[k] = _mm512_load_si512(p + k * row_block_bytes);
-        _mm_prefetch(reinterpret_cast<const char*>(p + k * row_block_bytes + kPrefetchBytes),
-                     _MM_HINT_T0);
+        _mm_prefetch(reinterpret_cast<const char*>(p + k * row_block_bytes + ahead), _MM_HINT_T0);
       }
       AddQuarter<0>(line, x, q_stride, sums);
       AddQuarter<1>(line, x, q_stride, sums);

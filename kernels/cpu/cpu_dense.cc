@@ -122,7 +122,7 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
   // f32 rows take twice the cache.
   const int64_t panel_rows = p.w.type != DenseType::kF32 ? kDensePanelRows : kDensePanelRows / 2;
   const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
+  ForPanels(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
     for (int64_t panel = first; panel < first + count; ++panel) {
       const int64_t row = panel * panel_rows;
       kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));

@@ -116,7 +116,7 @@ void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
   const int64_t panel_cost = std::max<int64_t>(task.tokens / 4, 1) * kPanelBlocks *
                              task.col_blocks * kTernaryBlockBytes / kWeightBytesPerNanosecond;
   const int64_t blocks = w.row_blocks();
-  ForRuns(CeilDiv(blocks, kPanelBlocks), panel_cost, [&](int64_t first, int64_t count) {
+  ForPanels(CeilDiv(blocks, kPanelBlocks), panel_cost, [&](int64_t first, int64_t count) {
     for (int64_t block = first * kPanelBlocks; block < (first + count) * kPanelBlocks;
          block += kPanelBlocks) {
       kernels_.ternary_linear(task, block, std::min(kPanelBlocks, blocks - block));

@@ -57,6 +57,24 @@ class CpuOps final : public Ops<float> {
     });
   }
 
+  // The same for panels of weights, neighbours in memory: begins with long runs, so that what a
+  // thread reads ahead of one panel is its next one, and ends with short ones, so that threads end
+  // together (guided self-scheduling, Polychronopoulos and Kuck 1987).
+  template <typename Body>
+  void ForPanels(int64_t panels, int64_t panel_cost, const Body& body) {
+    const int64_t least = CeilDiv(kRunNanoseconds, std::max<int64_t>(panel_cost, 1));
+    runs_.assign(1, 0);
+    while (runs_.back() < panels) {
+      const int64_t left = panels - runs_.back();
+      const int64_t run = std::max(least, left / (2 * pool_.num_threads()));
+      runs_.push_back(runs_.back() + std::min(run, left));
+    }
+    pool_.ParallelFor(std::ssize(runs_) - 1, [&](int64_t i) {
+      const int64_t first = runs_[static_cast<size_t>(i)];
+      body(first, runs_[static_cast<size_t>(i + 1)] - first);
+    });
+  }
+
   // Fills the buffers below with what the kernels want of task.x, and points the task to them.
   void PackActivations(DenseTask& task);
   // A task whose activations are packed; it holds until the next.
@@ -67,6 +85,7 @@ class CpuOps final : public Ops<float> {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
+  std::vector<int64_t> runs_;            // ForPanels': where each begins, and the number of panels
   std::vector<float> inverse_s_;         // TernaryLinear's
   std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.

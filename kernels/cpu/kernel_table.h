@@ -27,8 +27,6 @@ inline constexpr int kTokenTile = 8;
 // Rows of dense tiles that all tokens pass over before the next: few enough for a second-level
 // cache of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
 inline constexpr int64_t kDensePanelRows = 96;
-// How far ahead of its use every stream of dense tiles is asked for.
-inline constexpr int64_t kDensePrefetchBytes = 2048;
 
 // A half-precision number as it is stored (half_float.h), apart from bf16's uint16_t.
 struct F16 {

@@ -6,6 +6,7 @@
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed_activations.h"
+#include "kernels/cpu/prefetch.h"
 #include "kernels/cpu/vector_math.h"
 #include "kernels/dense_format.h"
 
@@ -33,6 +34,11 @@ struct VectorDense : VectorMath<V> {
     return static_cast<const uint8_t*>(task.w) + row / kDenseTileRows * block;
   }
 
+  // Row blocks that a tile of kRegs registers reads.
+  template <int kRegs>
+  static constexpr int64_t kStreams =
+      kRegs * kLanes > kDenseTileRows ? kRegs* kLanes / kDenseTileRows : 1;
+
   // kTokens x kRegs registers of sums, whose lanes are rows, from `row` on. A sum takes the columns
   // in order, so it is the same in every tile shape; the tile gives the processor independent
   // chains to overlap.
@@ -46,12 +52,15 @@ struct VectorDense : VectorMath<V> {
     for (int t = 0; t < kTokens; ++t) {
       for (int r = 0; r < kRegs; ++r) acc[t][r] = V::Zero();
     }
+    const int64_t block = task.col_blocks * kDenseTileBytes;
     int64_t col = 0;
     for (; col < cols; col += 2, w += kDenseLineBytes) {
+      const int64_t ahead =
+          PrefetchDistance(block - col / 2 * kDenseLineBytes, kStreams<kRegs>, block);
       Reg even[kRegs], odd[kRegs];
       for (int r = 0; r < kRegs; ++r) {
         V::LoadPairs(reinterpret_cast<const uint16_t*>(w + offset[r]), even[r], odd[r]);
-        __builtin_prefetch(w + offset[r] + kDensePrefetchBytes);
+        __builtin_prefetch(w + offset[r] + ahead);
       }
       const bool pair = col + 1 < cols;
       for (int t = 0; t < kTokens; ++t) {
@@ -101,12 +110,14 @@ struct VectorDense : VectorMath<V> {
         for (int r = 0; r < kRegs; ++r) acc[t][p][r] = V::ByteSumStart(sum);
       }
     }
+    const int64_t block = task.col_blocks * kDenseTileBytes;
     for (int64_t b = 0; b < task.col_blocks; ++b, x += block_bytes) {
+      const int64_t ahead = PrefetchDistance(block - b * kDenseTileBytes, kStreams<kRegs>, block);
       for (int64_t i = 0; i < kDenseLineBytes; i += 4, w += kDenseLineBytes) {
         IntReg weights[kRegs];
         for (int r = 0; r < kRegs; ++r) {
           weights[r] = V::LoadByteWeights(w + offset[r]);
-          __builtin_prefetch(w + offset[r] + kDensePrefetchBytes);
+          __builtin_prefetch(w + offset[r] + ahead);
         }
         for (int t = 0; t < kTokens; ++t) {
           for (int p = 0; p < kInt8Parts; ++p) {
