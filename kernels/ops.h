@@ -171,6 +171,10 @@ class Ops {
   virtual void RmsNorm(const RmsNormParams<F>& p) = 0;
   virtual void RmsNormQuantize(const RmsNormQuantizeParams<F>& p) = 0;
   virtual void TernaryLinear(const TernaryLinearParams<F>& p) = 0;
+  // The same for products that do not read one another's outputs: a device may run them at once.
+  virtual void TernaryLinears(std::span<const TernaryLinearParams<F>> all) {
+    for (const TernaryLinearParams<F>& p : all) TernaryLinear(p);
+  }
   virtual void DenseLinear(const DenseLinearParams<F>& p) = 0;
   virtual void ShortlistLinear(const ShortlistLinearParams<F>& p) {
     DenseLinear({.x = p.x, .w = p.w, .y = p.y});

@@ -128,7 +128,7 @@ void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, cons
                          .weight = norm.weight,
                          .eps = static_cast<F>(norm.eps),
                          .out = quantized});
-  Linear(layer.o, quantized, x_.Rows(tokens), /*accumulate=*/true);
+  ops_->TernaryLinear(Product(layer.o, quantized, x_.Rows(tokens), /*accumulate=*/true));
 }
 
 template <typename F>
@@ -144,7 +144,7 @@ void Model<F>::FeedForward(const LayerWeights& layer, int64_t tokens) {
                                  .sub_norm = norm.weight,
                                  .eps = static_cast<F>(norm.eps),
                                  .out = quantized});
-  Linear(layer.down, quantized, x_.Rows(tokens), /*accumulate=*/true);
+  ops_->TernaryLinear(Product(layer.down, quantized, x_.Rows(tokens), /*accumulate=*/true));
 }
 
 template <typename F>
@@ -155,7 +155,9 @@ void Model<F>::NormedLinears(std::span<const float> norm,
   const QuantizedMat<F> quantized = quantized_.Rows(tokens, x.cols);
   if (!config_->linear_rms_norm) {
     ops_->RmsNormQuantize({.x = x, .weight = norm, .eps = eps(), .out = quantized});
-    for (const auto& [linear, y] : linears) Linear(*linear, quantized, y);
+    products_.clear();
+    for (const auto& [linear, y] : linears) products_.push_back(Product(*linear, quantized, y));
+    ops_->TernaryLinears(products_);
     return;
   }
   const Mat<F> normed = normed_.Rows(tokens);
@@ -165,15 +167,8 @@ void Model<F>::NormedLinears(std::span<const float> norm,
                            .weight = linear->in_norm,
                            .eps = static_cast<F>(config_->linear_rms_norm_eps),
                            .out = quantized});
-    Linear(*linear, quantized, y);
+    ops_->TernaryLinear(Product(*linear, quantized, y));
   }
-}
-
-template <typename F>
-void Model<F>::Linear(const TernaryLinearWeights& linear, const QuantizedMat<F>& q, Mat<F> y,
-                      bool accumulate) {
-  ops_->TernaryLinear(
-      {.q = q, .w = &linear.w, .bias = linear.bias, .accumulate = accumulate, .y = y});
 }
 
 template <typename F>

@@ -76,8 +76,11 @@ class Model {
   void FeedForward(const LayerWeights& layer, int64_t tokens);
   // y = linear(norm(x_)) for linears that share their input.
   void NormedLinears(std::span<const float> norm, std::initializer_list<LinearOutput> linears);
-  void Linear(const TernaryLinearWeights& linear, const QuantizedMat<F>& q, Mat<F> y,
-              bool accumulate = false);
+  static TernaryLinearParams<F> Product(const TernaryLinearWeights& linear,
+                                        const QuantizedMat<F>& q, Mat<F> y,
+                                        bool accumulate = false) {
+    return {.q = q, .w = &linear.w, .bias = linear.bias, .accumulate = accumulate, .y = y};
+  }
 
   const ModelConfig* config_;
   const ModelWeights* weights_;
@@ -86,16 +89,17 @@ class Model {
   int64_t max_logit_rows_;
   std::vector<double> inv_freq_;
 
-  Workspace x_;                   // [T, D]: the residual stream
-  Workspace normed_;              // [T, D]
-  Workspace q_;                   // [T, H*hd]
-  Workspace k_;                   // [T, Hkv*hd]
-  Workspace v_;                   // [T, Hkv*hd]
-  Workspace attention_;           // [T, H*hd]
-  Workspace gate_;                // [T, FFN]
-  Workspace up_;                  // [T, FFN]
-  Workspace cos_;                 // [T, hd/2]
-  Workspace sin_;                 // [T, hd/2]
+  Workspace x_;          // [T, D]: the residual stream
+  Workspace normed_;     // [T, D]
+  Workspace q_;          // [T, H*hd]
+  Workspace k_;          // [T, Hkv*hd]
+  Workspace v_;          // [T, Hkv*hd]
+  Workspace attention_;  // [T, H*hd]
+  Workspace gate_;       // [T, FFN]
+  Workspace up_;         // [T, FFN]
+  Workspace cos_;        // [T, hd/2]
+  Workspace sin_;        // [T, hd/2]
+  std::vector<TernaryLinearParams<F>> products_;
   QuantizedWorkspace quantized_;  // [T, max(D, H*hd, FFN)]
   Workspace last_;                // [R, D]
   Workspace logits_;              // [R, vocab]

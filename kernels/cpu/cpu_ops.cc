@@ -35,9 +35,13 @@ void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
   STERNA_CHECK(m.stride == RoundUp(cols, kTernaryBlockCols) && m.group_size > 0);
 }
 
-// Where the scale of the tensor, too, can be pointed at: `tensor_scale` outlives the task.
-TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_scale) {
+// `tensor_scale` and `inverse_s` (null where there is one group) outlive the task.
+TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_scale,
+                     const float* inverse_s) {
   const TernaryMatrix& w = *p.w;
+  CheckQuantized(p.q, p.y.rows, w.cols());
+  STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
+  STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
   const bool per_tensor = w.granularity() == ScaleGranularity::kTensor;
   return {.packed = w.packed(),
           .rows = w.rows(),
@@ -50,7 +54,7 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_sc
           .q = p.q.q,
           .q_stride = p.q.stride,
           .s = p.q.scale,
-          .inverse_s = nullptr,
+          .inverse_s = inverse_s,
           .sum = p.q.sum,
           .tokens = p.y.rows,
           .y = p.y.data,
@@ -98,28 +102,39 @@ void CpuOps::RmsNormQuantize(const RmsNormQuantizeParams<float>& p) {
   });
 }
 
-void CpuOps::TernaryLinear(const TernaryLinearParams<float>& p) {
-  const TernaryMatrix& w = *p.w;
-  CheckQuantized(p.q, p.y.rows, w.cols());
-  STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
-  STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
-  const float tensor_scale = static_cast<float>(w.tensor_scale());
-  TernaryTask task = MakeTask(p, tensor_scale);
-  if (task.num_groups > 1) {
-    inverse_s_.resize(static_cast<size_t>(task.tokens * task.num_groups));
-    for (size_t i = 0; i < inverse_s_.size(); ++i) inverse_s_[i] = 1.0f / task.s[i];
-    task.inverse_s = inverse_s_.data();
-  }
+void CpuOps::TernaryLinears(std::span<const TernaryLinearParams<float>> all) {
   // Runs of a few pairs of row blocks: with many tokens such a panel stays in the second-level
   // cache while all tokens pass over it.
   constexpr int64_t kPanelBlocks = 4;
-  const int64_t panel_cost = std::max<int64_t>(task.tokens / 4, 1) * kPanelBlocks *
-                             task.col_blocks * kTernaryBlockBytes / kWeightBytesPerNanosecond;
-  const int64_t blocks = w.row_blocks();
-  ForPanels(CeilDiv(blocks, kPanelBlocks), panel_cost, [&](int64_t first, int64_t count) {
-    for (int64_t block = first * kPanelBlocks; block < (first + count) * kPanelBlocks;
-         block += kPanelBlocks) {
-      kernels_.ternary_linear(task, block, std::min(kPanelBlocks, blocks - block));
+  size_t scales = 0;
+  for (const TernaryLinearParams<float>& p : all) {
+    if (p.w->num_groups() > 1) scales += static_cast<size_t>(p.q.rows * p.w->num_groups());
+  }
+  inverse_s_.resize(scales);
+  ternary_.clear();
+  ternary_.reserve(all.size());  // tasks point into it
+  int64_t panels = 0, cost = 0;
+  float* inverse_s = inverse_s_.data();
+  for (const TernaryLinearParams<float>& p : all) {
+    const TernaryMatrix& w = *p.w;
+    const int64_t groups = w.num_groups() > 1 ? p.q.rows * w.num_groups() : 0;
+    for (int64_t i = 0; i < groups; ++i) inverse_s[i] = 1.0f / p.q.scale[i];
+    TernaryPanels& product = ternary_.emplace_back();
+    product.tensor_scale = static_cast<float>(w.tensor_scale());
+    product.task = MakeTask(p, product.tensor_scale, groups > 0 ? inverse_s : nullptr);
+    product.first = panels;
+    inverse_s += groups;
+    panels += CeilDiv(w.row_blocks(), kPanelBlocks);
+    cost += std::max<int64_t>(p.y.rows / 4, 1) * w.packed_bytes() / kWeightBytesPerNanosecond;
+  }
+  ForPanels(panels, cost / std::max<int64_t>(panels, 1), [&](int64_t first, int64_t count) {
+    size_t i = ternary_.size() - 1;
+    while (ternary_[i].first > first) --i;
+    for (int64_t panel = first; panel < first + count; ++panel) {
+      if (i + 1 < ternary_.size() && ternary_[i + 1].first == panel) ++i;
+      const int64_t block = (panel - ternary_[i].first) * kPanelBlocks;
+      const int64_t blocks = CeilDiv(ternary_[i].task.rows, kTernaryBlockRows);
+      kernels_.ternary_linear(ternary_[i].task, block, std::min(kPanelBlocks, blocks - block));
     }
   });
 }

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -34,7 +35,8 @@ class CpuOps final : public Ops<float> {
   void EmbedTokens(const EmbedTokensParams<float>& p) override;
   void RmsNorm(const RmsNormParams<float>& p) override;
   void RmsNormQuantize(const RmsNormQuantizeParams<float>& p) override;
-  void TernaryLinear(const TernaryLinearParams<float>& p) override;
+  void TernaryLinear(const TernaryLinearParams<float>& p) override { TernaryLinears({&p, 1}); }
+  void TernaryLinears(std::span<const TernaryLinearParams<float>> all) override;
   void DenseLinear(const DenseLinearParams<float>& p) override;
   void ShortlistLinear(const ShortlistLinearParams<float>& p) override;
   void RotaryTable(const RotaryTableParams<float>& p) override;
@@ -83,9 +85,17 @@ class CpuOps final : public Ops<float> {
   // could draw from the exact ones. False where that cannot be told. Overwrites p.y.
   bool MarkDrawable(const ShortlistLinearParams<float>& p);
 
+  // One product of TernaryLinears, whose panels follow those of the products before it.
+  struct TernaryPanels {
+    TernaryTask task;
+    float tensor_scale = 0.0f;
+    int64_t first = 0;
+  };
+
   const CpuKernels& kernels_;
   ThreadPool pool_;
-  std::vector<int64_t> runs_;            // ForPanels': where each begins, and the number of panels
+  std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
+  std::vector<TernaryPanels> ternary_;
   std::vector<float> inverse_s_;         // TernaryLinear's
   std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.

@@ -159,6 +159,45 @@ TEST(TernaryLinear, ScalesBiasAndAccumulationEqualTheReferenceBitForBit) {
 }
 
 // The order of the definition in double: acc * (scale * (1 / s)), groups in index order.
+// Several matrices at once, of every kind of scales and of no whole number of panels, are as one by
+// one.
+TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
+  Random random(4);
+  constexpr int64_t kCols = 320;
+  std::vector<TernaryMatrix> matrices;
+  for (const int64_t rows : {200, 64, 1, 577, 129}) {
+    matrices.push_back(testing::RandomTernary(random, rows, kCols));
+  }
+  matrices[1].SetRowScales(testing::RandomScales(random, 64));
+  for (const int64_t i : {3, 4}) {
+    TernaryMatrix& w = matrices[static_cast<size_t>(i)];
+    w.SetGroupScales(testing::RandomScales(random, w.rows() * CeilDiv(kCols, 128)), 128);
+  }
+  for (const int64_t tokens : {1, 5, 40}) {
+    Quantized<float> whole(tokens, kCols), grouped(tokens, kCols, 128);
+    testing::FillRandom(random, whole);
+    testing::FillRandom(random, grouped);
+    for (const std::string& level : CpuIsaLevels()) {
+      for (const int threads : {1, 2}) {
+        auto ops = testing::CpuOps(level, threads);
+        std::vector<std::vector<float>> outputs;
+        std::vector<TernaryLinearParams<float>> all;
+        for (const TernaryMatrix& w : matrices) {
+          outputs.emplace_back(static_cast<size_t>(tokens * w.rows()));
+          all.push_back({.q = w.num_groups() > 1 ? grouped.mat : whole.mat,
+                         .w = &w,
+                         .y = testing::View(outputs.back(), tokens)});
+        }
+        ops->TernaryLinears(all);
+        for (size_t i = 0; i < matrices.size(); ++i) {
+          EXPECT_THAT(outputs[i], ContainerEq(RunLinear(*ops, all[i].q, matrices[i], {})))
+              << level << " " << tokens << " " << i;
+        }
+      }
+    }
+  }
+}
+
 TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
   Random random(3);
   TernaryMatrix w = testing::RandomTernary(random, 5, 150);
