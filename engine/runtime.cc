@@ -8,6 +8,7 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/tuning.h"
 
 namespace sterna {
 namespace {
@@ -32,6 +33,8 @@ class RuntimeImpl final : public Runtime {
                                                     meter_.get(), listener, clock));
     return absl::OkStatus();
   }
+  // Measures what is left to measurement; sets options.max_step_tokens where that is 0.
+  Status Tune(double step_seconds, EngineOptions& options);
   void Describe(const EngineOptions& options, int64_t load_ns);
 
   Engine& engine() override { return *engine_; }
@@ -51,8 +54,19 @@ class RuntimeImpl final : public Runtime {
   std::unique_ptr<EnergyMeter> meter_;
   std::unique_ptr<Model<float>> model_;
   std::unique_ptr<Engine> engine_;
+  std::vector<Tuning> tuning_;
   ModelInfo info_;
 };
+
+Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
+  tuning_ = TuneOps(checkpoint_.weights, ops_.get());
+  if (options.max_step_tokens > 0) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(const double rate,
+                          MeasurePromptRate(checkpoint_.config, checkpoint_.weights, ops_.get()));
+  options.max_step_tokens = ChooseStepTokens(rate, step_seconds, options.max_sequences);
+  tuning_.push_back({.name = "prompt_tokens_per_second", .value = rate});
+  return absl::OkStatus();
+}
 
 void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
   const ModelConfig& config = checkpoint_.config;
@@ -70,6 +84,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
            .num_kv_blocks = options.num_kv_blocks,
            .max_context_tokens = engine_->max_context_tokens(),
+           .max_step_tokens = options.max_step_tokens,
+           .tuning = tuning_,
            .vocab_size = config.vocab_size,
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};
@@ -129,6 +145,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   auto runtime =
       std::make_unique<RuntimeImpl>(std::move(checkpoint), std::move(tokenizer),
                                     std::move(chat_template), std::move(ops), std::move(meter));
+  STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
   STERNA_RETURN_IF_ERROR(runtime->StartEngine(engine_options, listener, clock));
   runtime->Describe(engine_options, clock->NowNs() - start_ns);
   return runtime;

@@ -7,6 +7,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/clock.h"
 #include "base/status.h"
@@ -24,8 +25,11 @@ struct RuntimeOptions {
   HeadOptions head;
   CpuOptions cpu;
   EnergyMeterOptions energy;
-  EngineOptions engine;  // num_kv_blocks 0: as many as kv_cache_mib holds
+  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: what step_seconds allow
+  // (engine/tuning.h).
+  EngineOptions engine;
   int64_t kv_cache_mib = 1024;
+  double step_seconds = 0.25;
 };
 
 // What GetModel, /v1/models and `inspect` tell of the model.
@@ -42,6 +46,10 @@ struct ModelInfo {
   int64_t kv_cache_bytes = 0;
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;
+  int64_t max_step_tokens = 0;
+  // What was chosen and measured at start: Ops::Tune's, and prompt_tokens_per_second where the step
+  // budget depends on it.
+  std::vector<Tuning> tuning;
   int64_t vocab_size = 0;
   int64_t load_ns = 0;              // wall time from start to ready
   int64_t peak_resident_bytes = 0;  // of the process, until ready

@@ -19,6 +19,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "kernels/dense_format.h"
@@ -159,6 +160,12 @@ struct SampleOpParams {
   std::span<SampleResult> results;       // out [R]
 };
 
+// What a device chose by measurement, for people to read.
+struct Tuning {
+  std::string name;  // snake_case
+  double value;
+};
+
 template <typename F>
 class Ops {
  public:
@@ -185,6 +192,10 @@ class Ops {
   virtual void GatedActivationQuantize(const GatedActivationQuantizeParams<F>& p) = 0;
   virtual void GatherRows(const GatherRowsParams<F>& p) = 0;
   virtual void Sample(const SampleOpParams<F>& p) = 0;
+
+  // Chooses between ways to compute the same bits by how fast they are here and now, on `samples`,
+  // matrices of the model to be served: some tens of milliseconds. Returns what was chosen.
+  virtual std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> /*samples*/) { return {}; }
 
   // Waits until everything asked for is done; the first failure since the last Finish, if any.
   virtual Status Finish() = 0;

@@ -17,6 +17,7 @@
 #include "engine/model/model.h"
 #include "engine/model/shapes.h"
 #include "engine/schedule/scheduler.h"
+#include "engine/tuning.h"
 #include "kernels/devices.h"
 #include "server/command.h"
 #include "server/config.h"
@@ -40,8 +41,7 @@ struct BenchConfig {
   std::string json;
 };
 
-// As `serve` does by default.
-constexpr int64_t kMaxStepTokens = 512;
+constexpr int64_t kMaxStepTokens = kMostStepTokens;
 
 // One thing that is measured: a prompt of `tokens`, or `sequences` that decode side by side.
 struct Case {
@@ -302,6 +302,7 @@ Status RunBench(const BenchConfig& config) {
                                                    checkpoint.config.max_positions));
   }
 
+  TuneOps(checkpoint.weights, ops.get());
   Bench bench(checkpoint.config, checkpoint.weights, *ops, config, most_sequences, most_tokens);
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));

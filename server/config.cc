@@ -77,9 +77,20 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .max = 1 << 24},
       {.name = "max-step-tokens",
        .value = &c.max_step_tokens,
-       .help = "Token budget of one step, prompts and outputs of all requests together.",
-       .min = 1,
+       .help =
+           "Token budget of one step, prompts and outputs of all requests together; 0: one for "
+           "each "
+           "of --max-sequences and the prompt tokens that take --step-seconds, by a measurement at "
+           "start.",
+       .min = 0,
        .max = 1 << 16},
+      {.name = "step-seconds",
+       .value = &c.step_seconds,
+       .help = "About how long prompts may keep requests that decode waiting for their next token, "
+               "where "
+               "--max-step-tokens is 0.",
+       .min = 0.001,
+       .max = 60},
       {.name = "max-chunk-tokens",
        .value = &c.max_chunk_tokens,
        .help = "Most prompt tokens of one request in one step.",
@@ -250,6 +261,7 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
                  .kv_type = KvTypeOf(c.kv_cache_dtype),
                  .max_context_tokens = c.max_context},
       .kv_cache_mib = c.kv_cache_mib,
+      .step_seconds = c.step_seconds,
   };
 }
 

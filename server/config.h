@@ -30,7 +30,8 @@ struct RuntimeConfig {
   std::string kv_cache_dtype = "f16";
   HeadConfig head;
   int64_t max_context = 0;
-  int64_t max_step_tokens = 512;
+  int64_t max_step_tokens = 0;
+  double step_seconds = 0.25;
   int64_t max_chunk_tokens = 512;
   int64_t max_sequences = 64;
   int64_t max_queue = 256;

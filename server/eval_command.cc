@@ -14,6 +14,7 @@
 #include "base/mapped_file.h"
 #include "engine/cache/block_table.h"
 #include "engine/model/model.h"
+#include "engine/tuning.h"
 #include "kernels/devices.h"
 #include "server/command.h"
 #include "server/config.h"
@@ -22,6 +23,7 @@ namespace sterna {
 namespace {
 
 struct EvalConfig : RuntimeConfig {
+  EvalConfig() { max_step_tokens = kMostStepTokens; }  // nobody waits, so nothing is measured
   std::string file;
   int64_t context = 512;
   bool json = false;
@@ -35,6 +37,10 @@ std::vector<Flag> EvalFlags(EvalConfig& c) {
         flag.name == "max-step-tokens" || flag.name == "kv-cache-dtype" ||
         flag.name == "head-dtype") {
       flags.push_back(flag);
+    }
+    if (flag.name == "max-step-tokens") {
+      flags.back().help = "Tokens of one step.";
+      flags.back().min = 1;
     }
   }
   flags.push_back({.name = "file", .value = &c.file, .help = "The text to score, UTF-8."});

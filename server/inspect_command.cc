@@ -36,6 +36,8 @@ Json Describe(const RuntimeConfig& config, const Runtime& runtime,
   for (const int32_t id : c.eos_token_ids) {
     eos.push_back({{"id", id}, {"token", tokenizer.IdToToken(id)}});
   }
+  Json tuning = Json::object();
+  for (const Tuning& t : info.tuning) tuning[t.name] = t.value;
   return {
       {"model", config.model},
       {"family", info.family},
@@ -64,6 +66,7 @@ Json Describe(const RuntimeConfig& config, const Runtime& runtime,
         {"max_context_tokens", info.max_context_tokens},
         {"peak_resident_bytes", info.peak_resident_bytes}}},
       {"device", info.device},
+      {"step", {{"max_tokens", info.max_step_tokens}, {"tuning", std::move(tuning)}}},
       {"energy",
        {{"method", runtime.energy_meter().method()}, {"scope", runtime.energy_meter().scope()}}},
       {"tokenizer",

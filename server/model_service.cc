@@ -17,7 +17,9 @@ void ModelService::SetRuntime(Runtime* runtime, GenerationDefaults defaults) {
                             .family = runtime->info().family,
                             .device = runtime->info().device,
                             .energy_method = runtime->energy_meter().method(),
-                            .energy_scope = runtime->energy_meter().scope()});
+                            .energy_scope = runtime->energy_meter().scope(),
+                            .step_token_budget = runtime->info().max_step_tokens,
+                            .tuning = runtime->info().tuning});
   runtime_.store(runtime, std::memory_order_release);
 }
 

@@ -15,8 +15,6 @@
 namespace sterna::cpu {
 namespace {
 
-constexpr int64_t kMinTokens = 6;
-
 // Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
 // of both (4, 5), codes of the two row blocks (6, 7).
 void Configure(int64_t first_tokens, int64_t next_tokens) {
@@ -136,7 +134,7 @@ void TernaryBlocks(const TernaryTask& task, int64_t first, int64_t count, int64_
 void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
   int64_t token = 0;
   int64_t configured = 0;
-  while (task.tokens - token >= kMinTokens) {
+  while (task.tokens - token >= task.amx_from_tokens) {
     const int64_t left = task.tokens - token;
     const int64_t tokens = left < 2 * kTileRows ? left : 2 * kTileRows;
     const int64_t next_tokens = tokens > kTileRows ? tokens - kTileRows : 0;
@@ -171,6 +169,7 @@ const CpuKernels& AmxKernels() {
   static const CpuKernels kernels = [] {
     CpuKernels table = Avx512VnniKernels();
     table.name = "amx";
+    table.amx = true;
     table.ternary_linear = TernaryLinear;
     table.dense_linear = DenseLinear;
     table.dense_pack_bytes = DensePackBytes;

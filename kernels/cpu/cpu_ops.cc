@@ -37,7 +37,7 @@ void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
 
 // `tensor_scale` and `inverse_s` (null where there is one group) outlive the task.
 TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_scale,
-                     const float* inverse_s) {
+                     const float* inverse_s, int64_t amx_from_tokens) {
   const TernaryMatrix& w = *p.w;
   CheckQuantized(p.q, p.y.rows, w.cols());
   STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
@@ -58,7 +58,8 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_sc
           .sum = p.q.sum,
           .tokens = p.y.rows,
           .y = p.y.data,
-          .accumulate = p.accumulate};
+          .accumulate = p.accumulate,
+          .amx_from_tokens = amx_from_tokens};
 }
 
 void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm, float eps,
@@ -121,7 +122,8 @@ void CpuOps::TernaryLinears(std::span<const TernaryLinearParams<float>> all) {
     for (int64_t i = 0; i < groups; ++i) inverse_s[i] = 1.0f / p.q.scale[i];
     TernaryPanels& product = ternary_.emplace_back();
     product.tensor_scale = static_cast<float>(w.tensor_scale());
-    product.task = MakeTask(p, product.tensor_scale, groups > 0 ? inverse_s : nullptr);
+    product.task =
+        MakeTask(p, product.tensor_scale, groups > 0 ? inverse_s : nullptr, amx_from_tokens_);
     product.first = panels;
     inverse_s += groups;
     panels += CeilDiv(w.row_blocks(), kPanelBlocks);

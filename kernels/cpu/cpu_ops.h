@@ -45,6 +45,7 @@ class CpuOps final : public Ops<float> {
   void GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) override;
   void GatherRows(const GatherRowsParams<float>& p) override;
   void Sample(const SampleOpParams<float>& p) override;
+  std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override;
   Status Finish() override { return absl::OkStatus(); }
 
  private:
@@ -94,6 +95,7 @@ class CpuOps final : public Ops<float> {
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
+  int64_t amx_from_tokens_ = kAmxFromTokens;
   std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
   std::vector<TernaryPanels> ternary_;
   std::vector<float> inverse_s_;         // TernaryLinear's

@@ -24,6 +24,10 @@ namespace sterna::cpu {
 // does not do the work.
 inline constexpr int kTokenTile = 8;
 
+// Tokens of a tile of AMX, and how many make it worth while where nothing was measured.
+inline constexpr int64_t kAmxTileTokens = 16;
+inline constexpr int64_t kAmxFromTokens = 6;
+
 // Rows of dense tiles that all tokens pass over before the next: few enough for a second-level
 // cache of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
 inline constexpr int64_t kDensePanelRows = 96;
@@ -51,6 +55,7 @@ struct TernaryTask {
   int64_t tokens;
   float* y;  // [tokens, N]
   bool accumulate;
+  int64_t amx_from_tokens;  // where AMX is there: fewer tokens are left to VNNI
 };
 
 // One DenseLinear call: y [tokens, rows] = x [tokens, cols] . w [rows, cols]^T.
@@ -134,6 +139,7 @@ struct CpuKernels {
   void (*add_scaled)(const float* x, const float* a, float scale, int64_t n, float* y);
   // Tokens up to which a product with int8 weights takes less time than with bf16 ones.
   int64_t most_shortlist_tokens;
+  bool amx;  // looks at amx_from_tokens
 };
 
 const CpuKernels& ScalarKernels();

@@ -201,7 +201,8 @@ struct VectorKernels : VectorMath<V> {
             WeightSum,
             Weights,
             AddScaled,
-            V::kMostShortlistTokens};
+            V::kMostShortlistTokens,
+            /*amx=*/false};
   }
 };
 

@@ -34,6 +34,8 @@ enum class MetricId {
   kPreemptions,
   kStepDuration,
   kStepTokens,
+  kStepTokenBudget,
+  kTuning,
   kKvUsage,
   kKvBlocks,
   kKvBlocksUsed,
@@ -75,6 +77,8 @@ inline constexpr double kJouleBuckets[] = {0.001, 0.01, 0.1, 0.2, 0.5, 1,   2,  
                                            20,    50,   100, 200, 500, 1e3, 2e3, 5e3, 1e4};
 
 inline constexpr MetricLabel kReasonLabels[] = {{"reason", "stop, length, cancelled, failed"}};
+inline constexpr MetricLabel kTuningLabels[] = {
+    {"name", "amx_from_tokens, prompt_tokens_per_second"}};
 inline constexpr MetricLabel kErrorLabels[] = {
     {"label",
      "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "
@@ -220,6 +224,20 @@ inline constexpr auto kMetrics = std::to_array<MetricSpec>({
      {},
      kTokenBuckets,
      "Tokens in an engine step: prompt, recomputed and output together."},
+    {MetricId::kStepTokenBudget,
+     "sterna_step_token_budget",
+     MetricType::kGauge,
+     "tokens",
+     {},
+     {},
+     "Most tokens of one step, prompts and outputs together."},
+    {MetricId::kTuning,
+     "sterna_tuning",
+     MetricType::kGauge,
+     "",
+     kTuningLabels,
+     {},
+     "What was measured or chosen by measurement at start."},
     {MetricId::kKvUsage,
      "sterna_kv_cache_usage_ratio",
      MetricType::kGauge,

@@ -169,6 +169,10 @@ void MetricsRegistry::SetServedModel(const ServedModel& model) {
       ->gauge(MetricId::kEnergySourceInfo,
               {{"method", model.energy_method}, {"scope", model.energy_scope}})
       .Set(1);
+  impl_->plain_gauge(MetricId::kStepTokenBudget).Set(static_cast<double>(model.step_token_budget));
+  for (const Tuning& t : model.tuning) {
+    impl_->gauge(MetricId::kTuning, {{"name", t.name}}).Set(t.value);
+  }
   MutexLock lock(impl_->mutex);
   impl_->energy_method = model.energy_method;
 }

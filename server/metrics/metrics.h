@@ -6,12 +6,15 @@
 #ifndef STERNA_SERVER_METRICS_METRICS_H_
 #define STERNA_SERVER_METRICS_METRICS_H_
 
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "engine/errors.h"
 #include "engine/stats.h"
+#include "kernels/ops.h"
 
 namespace sterna {
 
@@ -23,6 +26,8 @@ struct ServedModel {
   std::string device;         // e.g. "cpu/avx512_vnni"
   std::string energy_method;  // EnergyMeter::method()
   std::string energy_scope;   // EnergyMeter::scope()
+  int64_t step_token_budget = 0;
+  std::vector<Tuning> tuning;  // ModelInfo's
 };
 
 class MetricsRegistry final : public StatsListener {

@@ -198,6 +198,28 @@ TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
   }
 }
 
+TEST(TernaryLinear, TuningChangesNoBit) {
+  Random random(6);
+  const TernaryMatrix w = testing::RandomTernary(random, 300, 700);
+  const TernaryMatrix* sample = &w;
+  for (const std::string& level : CpuIsaLevels()) {
+    const auto plain = testing::CpuOps(level), tuned = testing::CpuOps(level);
+    const std::vector<Tuning> tuning = tuned->Tune({&sample, 1});
+    ASSERT_EQ(tuning.size(), level == "amx" ? 1u : 0u);
+    if (level == "amx") {
+      EXPECT_EQ(tuning[0].name, "amx_from_tokens");
+      EXPECT_GE(tuning[0].value, 2);
+      EXPECT_LE(tuning[0].value, 17);
+    }
+    for (int64_t tokens = 1; tokens <= 40; ++tokens) {
+      Quantized<float> q(tokens, w.cols());
+      testing::FillRandom(random, q);
+      EXPECT_EQ(RunLinear(*plain, q.mat, w, {}), RunLinear(*tuned, q.mat, w, {}))
+          << level << " " << tokens;
+    }
+  }
+}
+
 TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
   Random random(3);
   TernaryMatrix w = testing::RandomTernary(random, 5, 150);

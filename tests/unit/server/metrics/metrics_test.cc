@@ -46,7 +46,9 @@ ServedModel Model() {
           .family = "B",
           .device = "cpu/scalar",
           .energy_method = "modelled",
-          .energy_scope = "process cpu time x 6.0 W"};
+          .energy_scope = "process cpu time x 6.0 W",
+          .step_token_budget = 192,
+          .tuning = {{.name = "amx_from_tokens", .value = 5}}};
 }
 
 StepStats Step() {
@@ -100,6 +102,8 @@ TEST(MetricsTest, StepsAddUpInCountersGaugesAndHistograms) {
   EXPECT_EQ(s["sterna_kv_cache_blocks_used"], 5);
   EXPECT_EQ(s["sterna_kv_cache_usage_ratio"], 0.25);
   EXPECT_EQ(s["sterna_step_duration_seconds_count"], 2);
+  EXPECT_EQ(s["sterna_step_token_budget"], 192);
+  EXPECT_EQ(s["sterna_tuning{name=\"amx_from_tokens\"}"], 5);
   EXPECT_DOUBLE_EQ(s["sterna_step_duration_seconds_sum"], 0.006);
   EXPECT_EQ(s["sterna_step_tokens_bucket{le=\"32\"}"], 0);
   EXPECT_EQ(s["sterna_step_tokens_bucket{le=\"64\"}"], 2);

@@ -1,0 +1,32 @@
+// What is decided by measurement at start: how the device computes this model, and how many tokens
+// one step may have so that sequences that decode do not wait too long for the prompts beside them.
+// None of it changes a bit of any answer.
+#ifndef STERNA_ENGINE_TUNING_H_
+#define STERNA_ENGINE_TUNING_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "base/status.h"
+#include "engine/model/model.h"
+
+namespace sterna {
+
+// Ops::Tune with matrices of several layers: those of a large model come from memory, as in a step.
+std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops);
+
+// Prompt tokens a second of the whole model in chunks of kProbeTokens at short context, the best of
+// a few runs over its first layers: some tens of milliseconds of work. Device errors are returned.
+StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights& weights,
+                                   Ops<float>* ops);
+
+inline constexpr int64_t kProbeTokens = 64;
+inline constexpr int64_t kMostStepTokens = 512;
+
+// One token for each of `max_sequences` and as many of prompts as `tokens_per_second` computes in
+// `seconds`: a multiple of kProbeTokens, at least that, at most kMostStepTokens.
+int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences);
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_TUNING_H_

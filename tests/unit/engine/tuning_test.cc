@@ -1,0 +1,34 @@
+#include "engine/tuning.h"
+
+#include "gtest/gtest.h"
+#include "tests/testing/tiny_model.h"
+
+namespace sterna {
+namespace {
+
+TEST(TuningTest, StepTokensAreWhatTheTimeAllowsWithinBounds) {
+  EXPECT_EQ(ChooseStepTokens(/*tokens_per_second=*/1000, /*seconds=*/0.25, /*max_sequences=*/16),
+            16 + 192);
+  EXPECT_EQ(ChooseStepTokens(1000, 0.5, 16), 16 + 448);
+  EXPECT_EQ(ChooseStepTokens(20, 0.25, 64), 64 + 64) << "a prompt always gets on";
+  EXPECT_EQ(ChooseStepTokens(1e12, 0.25, 1), 1 + 512);
+}
+
+TEST(TuningTest, MeasuresThePromptRateOfAModelOfAnyDepth) {
+  const auto ops = CreateCpuOps({.num_threads = 2});
+  ASSERT_TRUE(ops.ok());
+  for (const int64_t layers : {1, 5}) {
+    ModelConfig config = testing::TinyConfig();
+    config.num_layers = layers;
+    config.max_positions = 40;  // less than the probe
+    const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+    const auto rate = MeasurePromptRate(config, weights, ops->get());
+    ASSERT_TRUE(rate.ok()) << rate.status();
+    EXPECT_GT(*rate, 1.0);
+    EXPECT_LT(*rate, 1e9);
+    TuneOps(weights, ops->get());
+  }
+}
+
+}  // namespace
+}  // namespace sterna
