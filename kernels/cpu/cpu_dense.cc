@@ -19,6 +19,8 @@ namespace {
 // Of the row blocks, the part that the shortlist may leave; with more, all of them in order are
 // read faster.
 constexpr int64_t kMostLeft = 4;  // one in so many
+// Row blocks that are looked at together before each of them is.
+constexpr int64_t kScanBlocks = 16;
 
 // Writes the 16 bits of a token's activations as PackedActivations<kInt8Parts> wants them, their
 // scale and sum[kInt8Parts], the sum of each part. A row that is not all finite gets a NaN for its
@@ -153,10 +155,18 @@ bool CpuOps::MarkDrawable(const ShortlistLinearParams<float>& p) {
       const SampleParams& params = p.params[static_cast<size_t>(t)];
       const float least = LeastDrawable(kernels_, params, {lower, static_cast<size_t>(rows)});
       AdjustLogits(params, {upper, static_cast<size_t>(rows)});
+      // Whether any of rows row .. row + most - 1 can be drawn.
+      const auto drawable = [&](int64_t row, int64_t most) {
+        return !(kernels_.largest(upper + row, std::min(most, rows - row)) < least);
+      };
       for (int64_t block = 0; block < blocks; ++block) {
         const int64_t row = block * kDenseTileRows;
-        const int64_t count = std::min(kDenseTileRows, rows - row);
-        if (!(kernels_.largest(upper + row, count) < least)) {
+        // Hardly any stretch of rows has one, so most are passed over as a whole.
+        if (block % kScanBlocks == 0 && !drawable(row, kScanBlocks * kDenseTileRows)) {
+          block += kScanBlocks - 1;
+          continue;
+        }
+        if (drawable(row, kDenseTileRows)) {
           std::atomic_ref(drawable_[static_cast<size_t>(block)])
               .store(1, std::memory_order_relaxed);
         }
