@@ -52,9 +52,11 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
 }
 
 int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences) {
+  constexpr int64_t kMostChunks = kMostStepTokens / kProbeTokens;
   const double chunks = std::floor(tokens_per_second * seconds / kProbeTokens);
-  const auto most = static_cast<double>(kMostStepTokens / kProbeTokens);
-  return max_sequences + static_cast<int64_t>(std::clamp(chunks, 1.0, most)) * kProbeTokens;
+  return max_sequences +
+         static_cast<int64_t>(std::clamp(chunks, 1.0, static_cast<double>(kMostChunks))) *
+             kProbeTokens;
 }
 
 }  // namespace sterna
