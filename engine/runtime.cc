@@ -122,6 +122,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   const int64_t start_ns = clock->NowNs();
   // The cheap files first: a wrong directory or flag is reported before gigabytes are read.
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops, CreateCpuOps(options.cpu));
+  STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(options.head, *ops));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
                           CreateEnergyMeter(options.energy, *clock));
   STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
@@ -140,7 +141,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   if (engine_options.num_kv_blocks == 0) {
     STERNA_ASSIGN_OR_RETURN(engine_options.num_kv_blocks, ChooseKvBlocks(options, config));
   }
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, options.head));
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, head));
 
   auto runtime =
       std::make_unique<RuntimeImpl>(std::move(checkpoint), std::move(tokenizer),

@@ -2,16 +2,28 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
+#include "absl/strings/str_cat.h"
 #include "base/clock.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
 
 namespace sterna {
 
+StatusOr<HeadOptions> HeadFor(HeadOptions head, const Ops<float>& ops) {
+  const bool int8 = head.type == HeadType::kInt8;
+  if (!int8 && ops.max_shortlist_rows() > 0) return head;
+  if (head.shortlist == ShortlistUse::kOn) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a shortlist is of no use to ",
+                     int8 ? "a head that is int8 itself" : ops.Name() + ", which never reads it"));
+  }
+  head.shortlist = ShortlistUse::kOff;
+  return head;
+}
+
 std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops) {
-  constexpr size_t kLayers = 4;
+  constexpr size_t kLayers = 2;
   std::vector<const TernaryMatrix*> samples;
   for (const LayerWeights& layer : weights.layers) {
     if (samples.size() < kLayers) samples.push_back(&layer.gate.w);
@@ -21,34 +33,42 @@ std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops) {
 
 StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights& weights,
                                    Ops<float>* ops) {
-  constexpr int64_t kLayers = 2;
-  constexpr int kRuns = 4;  // the first has caches and buffers to fill
-  const int64_t tokens = std::min(kProbeTokens, config.max_positions);
-  ModelConfig first_layers = config;
-  first_layers.num_layers = std::min(config.num_layers, kLayers);
-  Model<float> model(&first_layers, &weights, ops, tokens, /*max_logit_rows=*/1);
-  const int64_t blocks = BlockTable::BlocksFor(tokens);
-  KvCache<float> cache(first_layers, KvType::kF16, blocks);
+  constexpr int64_t kFirstTokens = 8;
+  constexpr int64_t kEnoughNs = 10'000'000;
+  const int64_t most = std::min(kProbeTokens, config.max_positions);
+  ModelConfig first_layer = config;
+  first_layer.num_layers = 1;
+  Model<float> model(&first_layer, &weights, ops, most, /*max_logit_rows=*/1);
+  const int64_t blocks = BlockTable::BlocksFor(most);
+  KvCache<float> cache(first_layer, KvType::kF16, blocks);
   StepBatch batch;
   batch.num_sequences = 1;
   batch.max_blocks = blocks;
   for (int32_t block = 0; block < blocks; ++block) batch.block_tables.push_back(block);
-  for (int32_t i = 0; i < tokens; ++i) {
-    batch.token_ids.push_back(static_cast<int32_t>(i % config.vocab_size));
-    batch.positions.push_back(i);
-    batch.slots.push_back(i);
-    batch.sequence.push_back(0);
-  }
-  int64_t best_ns = std::numeric_limits<int64_t>::max();
-  for (int run = 0; run < kRuns; ++run) {
+  const auto measure_ns = [&](int64_t tokens) -> StatusOr<int64_t> {
+    for (auto i = static_cast<int32_t>(batch.num_tokens()); i < tokens; ++i) {
+      batch.token_ids.push_back(static_cast<int32_t>(i % config.vocab_size));
+      batch.positions.push_back(i);
+      batch.slots.push_back(i);
+      batch.sequence.push_back(0);
+    }
     const int64_t start_ns = Clock::Steady().NowNs();
     STERNA_RETURN_IF_ERROR(model.Forward(batch, cache).status());
-    best_ns = std::min(best_ns, Clock::Steady().NowNs() - start_ns);
+    return std::max<int64_t>(Clock::Steady().NowNs() - start_ns, 1);
+  };
+  // More tokens until they take long enough; small models get there with all, and are measured
+  // again, as the first run of a size has caches and buffers to fill.
+  int64_t tokens = std::min(kFirstTokens, most);
+  STERNA_ASSIGN_OR_RETURN(int64_t ns, measure_ns(tokens));
+  while (tokens < most && ns < kEnoughNs) {
+    tokens = std::min(2 * tokens, most);
+    STERNA_ASSIGN_OR_RETURN(ns, measure_ns(tokens));
   }
-  const double whole_ns = static_cast<double>(std::max<int64_t>(best_ns, 1)) *
-                          static_cast<double>(config.num_layers) /
-                          static_cast<double>(first_layers.num_layers);
-  return static_cast<double>(tokens) * 1e9 / whole_ns;
+  for (int run = 0; run < 2 && ns < 2 * kEnoughNs; ++run) {
+    STERNA_ASSIGN_OR_RETURN(const int64_t again_ns, measure_ns(tokens));
+    ns = std::min(ns, again_ns);
+  }
+  return static_cast<double>(tokens) * 1e9 / static_cast<double>(ns * config.num_layers);
 }
 
 int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences) {

@@ -12,11 +12,16 @@
 
 namespace sterna {
 
+// `head` for this device: without a shortlist where that is left to us and of no use.
+// InvalidArgument where one is asked for that would be of no use.
+StatusOr<HeadOptions> HeadFor(HeadOptions head, const Ops<float>& ops);
+
 // Ops::Tune with matrices of several layers: those of a large model come from memory, as in a step.
 std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops);
 
-// Prompt tokens a second of the whole model in chunks of kProbeTokens at short context, the best of
-// a few runs over its first layers: some tens of milliseconds of work. Device errors are returned.
+// Prompt tokens a second of the whole model in chunks of up to kProbeTokens at short context, by
+// runs of its first layer: some tens of milliseconds, or one run of a few tokens where that takes
+// longer. Device errors are returned.
 StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights& weights,
                                    Ops<float>* ops);
 
@@ -24,7 +29,8 @@ inline constexpr int64_t kProbeTokens = 64;
 inline constexpr int64_t kMostStepTokens = 512;
 
 // One token for each of `max_sequences` and as many of prompts as `tokens_per_second` computes in
-// `seconds`: a multiple of kProbeTokens, at least that, at most kMostStepTokens.
+// `seconds`: a multiple of kProbeTokens, at least that, at most kMostStepTokens. (What sequences
+// that are not there leave of it prompts may take, too.)
 int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences);
 
 }  // namespace sterna

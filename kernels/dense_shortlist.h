@@ -11,6 +11,9 @@
 //   - activations of 16 bits (DenseLinearParams): each is off by 0.51 / 32639 of the largest, which
 //     is at most |x|, so their product with r by 0.51 / 32639 sqrt(n) |r| |x|.
 // All of it is a multiple of |x|; the multiple is the row's error bound.
+//
+// This holds where nothing overflows and what underflows, n 2^-126 at most, is less than
+// kUnderflow |x|: for |x| from kLeastShortlistNorm to kMostShortlistNorm and rows up to the latter.
 #ifndef STERNA_KERNELS_DENSE_SHORTLIST_H_
 #define STERNA_KERNELS_DENSE_SHORTLIST_H_
 
@@ -21,6 +24,17 @@
 #include "kernels/dense_format.h"
 
 namespace sterna {
+
+inline constexpr double kLeastShortlistNorm = 1e-3;
+inline constexpr double kMostShortlistNorm = 1e15;
+
+// Whether a row has an error bound. One that is not finite, or too large, has infinity for it, and
+// must be rounded as if it were all zeros, so that nothing that is computed of it is NaN.
+inline bool HasShortlistBound(std::span<const float> exact) {
+  double norm = 0.0;
+  for (const float value : exact) norm += static_cast<double>(value) * value;
+  return norm <= kMostShortlistNorm * kMostShortlistNorm;  // false for NaN
+}
 
 // A view beside a DenseMatrix of the same shape; owns nothing.
 struct DenseShortlist {
@@ -34,9 +48,10 @@ struct DenseShortlist {
 };
 
 // The error bound of row `row` of `rounded`, whose exact values are `exact` [rounded.cols].
-// Infinity where they are not all finite: nothing can be said then.
 inline float ShortlistErrorBound(const DenseMatrix& rounded, int64_t row,
                                  std::span<const float> exact) {
+  constexpr double kUnderflow = 1e-30;
+  if (!HasShortlistBound(exact)) return HUGE_VALF;
   const double scale = rounded.scales[row];
   const auto* codes = static_cast<const uint8_t*>(rounded.data);
   double error = 0.0, norm = 0.0;
@@ -50,9 +65,7 @@ inline float ShortlistErrorBound(const DenseMatrix& rounded, int64_t row,
   norm = std::sqrt(norm) + error;  // no less than either row's
   const auto n = static_cast<double>(rounded.cols);
   const double bound = error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n));
-  // The sums above and the float below round, and AMX takes denormals for zero.
-  const auto result = static_cast<float>(bound * (1 + 1e-6) + 1e-30);
-  return std::isfinite(result) ? result : HUGE_VALF;
+  return static_cast<float>(bound * (1 + 1e-6) + kUnderflow);  // sums and the float round
 }
 
 }  // namespace sterna

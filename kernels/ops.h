@@ -186,6 +186,8 @@ class Ops {
   virtual void ShortlistLinear(const ShortlistLinearParams<F>& p) {
     DenseLinear({.x = p.x, .w = p.w, .y = p.y});
   }
+  // Rows of x up to which ShortlistLinear is the faster way; 0: a shortlist is of no use.
+  virtual int64_t max_shortlist_rows() const { return 0; }
   virtual void RotaryTable(const RotaryTableParams<F>& p) = 0;
   virtual void RopeAppendKv(const RopeAppendKvParams<F>& p) = 0;
   virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;

@@ -155,18 +155,18 @@ class Bench {
   Model<float> model_;
 };
 
-StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config) {
+StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config, const Ops<float>& ops) {
+  STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(HeadOptionsOf(config.head), ops));
   if (config.shape.empty()) {
     RuntimeConfig runtime{.model = config.model};
     STERNA_RETURN_IF_ERROR(ResolveModel(runtime));
-    return LoadCheckpoint(runtime.model, HeadOptionsOf(config.head));
+    return LoadCheckpoint(runtime.model, head);
   }
   if (!config.model.empty()) {
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
   }
   STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
-  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet",
-                                           HeadOptionsOf(config.head));
+  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet", head);
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
 
@@ -177,7 +177,10 @@ struct LoadCost {
 };
 
 nlohmann::json ToJson(const BenchConfig& config, const std::string& device, const LoadCost& load,
-                      const ModelWeights& weights, const std::vector<Case>& cases) {
+                      const ModelWeights& weights, const std::vector<Tuning>& tuning,
+                      const std::vector<Case>& cases) {
+  nlohmann::json chosen = nlohmann::json::object();
+  for (const Tuning& t : tuning) chosen[t.name] = t.value;
   nlohmann::json rows = nlohmann::json::array();
   for (const Case& c : cases) {
     rows.push_back({{"name", c.name},
@@ -198,6 +201,7 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device, cons
           {"decode_tokens", config.decode_tokens},
           {"load_milliseconds", load.milliseconds},
           {"load_peak_resident_bytes", load.peak_resident_bytes},
+          {"tuning", std::move(chosen)},
           {"version", STERNA_VERSION},
           {"cases", std::move(rows)}};
 }
@@ -280,7 +284,7 @@ Status RunBench(const BenchConfig& config) {
       const std::unique_ptr<Ops<float>> ops,
       CreateCpuOps({.num_threads = static_cast<int>(config.threads), .isa = config.cpu_isa}));
   const int64_t start_ns = Clock::Steady().NowNs();
-  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadOrMake(config));
+  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadOrMake(config, *ops));
   const LoadCost load = {.milliseconds = (Clock::Steady().NowNs() - start_ns) / 1'000'000,
                          .peak_resident_bytes = PeakResidentBytes()};
 
@@ -302,24 +306,26 @@ Status RunBench(const BenchConfig& config) {
                                                    checkpoint.config.max_positions));
   }
 
-  TuneOps(checkpoint.weights, ops.get());
+  const std::vector<Tuning> tuning = TuneOps(checkpoint.weights, ops.get());
   Bench bench(checkpoint.config, checkpoint.weights, *ops, config, most_sequences, most_tokens);
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
   }
   std::printf(
-      "%s on %s: ternary weights %.1f MB, head %.1f MB (%s), K/V %s; in memory after %.2f s, peak "
-      "%.1f MB\n",
+      "%s on %s: ternary weights %.1f MB, head %.1f MB (%s) and shortlist %.1f MB, K/V %s; in "
+      "memory "
+      "after %.2f s, peak %.1f MB\n",
       config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
       static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
       static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
-      DenseTypeName(checkpoint.weights.head.type), config.kv_cache_dtype.c_str(),
-      static_cast<double>(load.milliseconds) / 1e3,
+      DenseTypeName(checkpoint.weights.head.type),
+      static_cast<double>(checkpoint.weights.shortlist.bytes()) / 1e6,
+      config.kv_cache_dtype.c_str(), static_cast<double>(load.milliseconds) / 1e3,
       static_cast<double>(load.peak_resident_bytes) / 1e6);
   PrintTable(cases, checkpoint.weights);
   if (config.json.empty()) return absl::OkStatus();
   std::ofstream file(config.json);
-  file << ToJson(config, ops->Name(), load, checkpoint.weights, cases).dump(2) << "\n";
+  file << ToJson(config, ops->Name(), load, checkpoint.weights, tuning, cases).dump(2) << "\n";
   file.close();
   return file ? absl::OkStatus()
               : absl::InvalidArgumentError(absl::StrCat("--json: cannot write ", config.json));

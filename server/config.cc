@@ -28,13 +28,16 @@ Flag HeadDtypeFlag(HeadConfig& head) {
 }
 
 Flag HeadShortlistFlag(HeadConfig& head) {
-  return {.name = "head-shortlist",
-          .value = &head.shortlist,
-          .help =
-              "Keep an int8 copy beside the head, half a bf16 head's size, by which greedy, top_k "
-              "and min_p requests without logprobs find the few rows that they read exactly: the "
-              "same tokens for half the memory traffic. auto: for heads of 64 MiB and more.",
-          .choices = {"auto", "on", "off"}};
+  return {
+      .name = "head-shortlist",
+      .value = &head.shortlist,
+      .help =
+          "Keep an int8 copy beside the head, half a bf16 head's size, by which requests that "
+          "draw from few tokens (greedy, top_k, min_p; no logprobs) find the rows they read "
+          "exactly: the same tokens for half the memory traffic, if all requests of a step are "
+          "such. auto: for heads of 64 MiB and more where the CPU gains by it (AVX-512; AVX2 for "
+          "one request at a time).",
+      .choices = {"auto", "on", "off"}};
 }
 
 HeadOptions HeadOptionsOf(const HeadConfig& head) {
@@ -79,16 +82,15 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .value = &c.max_step_tokens,
        .help =
            "Token budget of one step, prompts and outputs of all requests together; 0: one for "
-           "each "
-           "of --max-sequences and the prompt tokens that take --step-seconds, by a measurement at "
+           "each of --max-sequences and the prompt tokens that take --step-seconds, measured at "
            "start.",
        .min = 0,
        .max = 1 << 16},
       {.name = "step-seconds",
        .value = &c.step_seconds,
-       .help = "About how long prompts may keep requests that decode waiting for their next token, "
-               "where "
-               "--max-step-tokens is 0.",
+       .help = "With --max-step-tokens 0: about how long the prompts of a step may take beside "
+               "--max-sequences requests that decode; with fewer of those prompts may take their "
+               "share.",
        .min = 0.001,
        .max = 60},
       {.name = "max-chunk-tokens",

@@ -89,20 +89,20 @@ class Model {
   int64_t max_logit_rows_;
   std::vector<double> inv_freq_;
 
-  Workspace x_;          // [T, D]: the residual stream
-  Workspace normed_;     // [T, D]
-  Workspace q_;          // [T, H*hd]
-  Workspace k_;          // [T, Hkv*hd]
-  Workspace v_;          // [T, Hkv*hd]
-  Workspace attention_;  // [T, H*hd]
-  Workspace gate_;       // [T, FFN]
-  Workspace up_;         // [T, FFN]
-  Workspace cos_;        // [T, hd/2]
-  Workspace sin_;        // [T, hd/2]
-  std::vector<TernaryLinearParams<F>> products_;
-  QuantizedWorkspace quantized_;  // [T, max(D, H*hd, FFN)]
-  Workspace last_;                // [R, D]
-  Workspace logits_;              // [R, vocab]
+  Workspace x_;                                   // [T, D]: the residual stream
+  Workspace normed_;                              // [T, D]
+  Workspace q_;                                   // [T, H*hd]
+  Workspace k_;                                   // [T, Hkv*hd]
+  Workspace v_;                                   // [T, Hkv*hd]
+  Workspace attention_;                           // [T, H*hd]
+  Workspace gate_;                                // [T, FFN]
+  Workspace up_;                                  // [T, FFN]
+  Workspace cos_;                                 // [T, hd/2]
+  Workspace sin_;                                 // [T, hd/2]
+  QuantizedWorkspace quantized_;                  // [T, max(D, H*hd, FFN)]
+  Workspace last_;                                // [R, D]
+  Workspace logits_;                              // [R, vocab]
+  std::vector<TernaryLinearParams<F>> products_;  // that share their input
 };
 
 extern template class Model<float>;

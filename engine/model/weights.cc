@@ -81,13 +81,13 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
     if (head.shortlist == ShortlistUse::kAuto) return absl::OkStatus();
     return absl::InvalidArgumentError("a shortlist is of no use to a head that is int8 itself");
   }
-  if (head.shortlist == ShortlistUse::kAuto && exact.bytes() < kShortlistFromBytes) {
+  if (head.shortlist == ShortlistUse::kAuto &&
+      (exact.bytes() < kShortlistFromBytes || exact.cols > kMaxDenseInt8Cols)) {
     return absl::OkStatus();
   }
   const auto read_row = [&](int64_t row, std::span<float> values) {
     exact.CopyRow(row, values.data());
-    // Such a row is never left out, whatever it is rounded to.
-    for (float& value : values) value = std::isfinite(value) ? value : 0.0f;
+    if (!HasShortlistBound(values)) std::ranges::fill(values, 0.0f);
   };
   STERNA_ASSIGN_OR_RETURN(const DenseMatrix rounded,
                           MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers));

@@ -68,8 +68,8 @@ enum class ShortlistUse { kOff, kAuto, kOn };
 struct HeadOptions {
   HeadType type = HeadType::kAsStored;
   // Whether an int8 copy of a head that is kept as stored lies beside it (dense_shortlist.h), so
-  // that most requests have half the bytes read, with the same result. kAuto: if the head is larger
-  // than kShortlistFromBytes.
+  // that requests that draw from few tokens have half the bytes read, with the same result. kAuto:
+  // if the head has kShortlistFromBytes or more.
   ShortlistUse shortlist = ShortlistUse::kOff;
 };
 
@@ -92,7 +92,7 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
     std::vector<AlignedBuffer<uint8_t>>& buffers);
 
 // Adds to `weights` the shortlist of its head where `head` asks for one. InvalidArgument where it
-// asks for one of an int8 head, or of more than kMaxDenseInt8Cols columns.
+// insists on one of an int8 head, or of more than kMaxDenseInt8Cols columns.
 Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& weights);
 
 struct Checkpoint {

@@ -66,15 +66,14 @@ void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float&
   sum[1] = low_sum;
 }
 
-// The Euclidean norm of x, rounded up; infinite where the bounds of a shortlist do not hold: for
-// values that are not finite, or so small or large that products can underflow or overflow.
+// The Euclidean norm of x, rounded up; infinite where the bounds of a shortlist do not hold.
 float NormForBounds(const float* x, int64_t n) {
-  constexpr double kSmallest = 1e-20, kLargest = 1e20;
   double sum = 0;
   for (int64_t i = 0; i < n; ++i) sum += static_cast<double>(x[i]) * x[i];
   const double norm = std::sqrt(sum);
   // NaN fails both comparisons.
-  if (!(norm > kSmallest && norm < kLargest)) return std::numeric_limits<float>::infinity();
+  if (!(norm >= kLeastShortlistNorm && norm <= kMostShortlistNorm))
+    return std::numeric_limits<float>::infinity();
   return static_cast<float>(norm * (1 + 1e-6));
 }
 
@@ -183,8 +182,8 @@ void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   const DenseLinearParams<float> whole = {.x = p.x, .w = p.w, .y = p.y};
   // One row that needs every output has the whole matrix read, so the others may as well use it.
   if (p.x.rows > kernels_.most_shortlist_tokens ||
-      !std::ranges::all_of(p.params,
-                           [&](const auto& s) { return DrawsFromMostLikely(s, p.w.rows); })) {
+      !std::ranges::all_of(
+          p.params, [&](const auto& s) { return DrawsFromMostLikely(s, p.w.rows / kMostLeft); })) {
     return DenseLinear(whole);
   }
   DenseLinear({.x = p.x, .w = rounded, .y = p.y});

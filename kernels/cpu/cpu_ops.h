@@ -39,6 +39,7 @@ class CpuOps final : public Ops<float> {
   void TernaryLinears(std::span<const TernaryLinearParams<float>> all) override;
   void DenseLinear(const DenseLinearParams<float>& p) override;
   void ShortlistLinear(const ShortlistLinearParams<float>& p) override;
+  int64_t max_shortlist_rows() const override { return kernels_.most_shortlist_tokens; }
   void RotaryTable(const RotaryTableParams<float>& p) override;
   void RopeAppendKv(const RopeAppendKvParams<float>& p) override;
   void PagedAttention(const PagedAttentionParams<float>& p) override;
@@ -98,7 +99,7 @@ class CpuOps final : public Ops<float> {
   int64_t amx_from_tokens_ = kAmxFromTokens;
   std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
   std::vector<TernaryPanels> ternary_;
-  std::vector<float> inverse_s_;         // TernaryLinear's
+  std::vector<float> inverse_s_;         // TernaryLinears'
   std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.
   AlignedBuffer<std::byte> packed_x_;

@@ -259,10 +259,9 @@ void AdjustLogits(const SampleParams& params, std::span<float> logits) {
   }
 }
 
-bool DrawsFromMostLikely(const SampleParams& params, int64_t vocabulary) {
+bool DrawsFromMostLikely(const SampleParams& params, int64_t many) {
   if (params.num_logprobs >= 0) return false;
-  return params.temperature == 0 || (params.top_k > 0 && params.top_k < vocabulary) ||
-         params.min_p > 0;
+  return params.temperature == 0 || (params.top_k > 0 && params.top_k < many) || params.min_p > 0;
 }
 
 float LeastDrawable(const CpuKernels& kernels, const SampleParams& params, std::span<float> lower) {

@@ -21,8 +21,9 @@ SampleResult SampleRow(const CpuKernels& kernels, const float* logits, int64_t v
 void AdjustLogits(const SampleParams& params, std::span<float> logits);
 
 // Whether the token drawn, and all that is reported of it, depends on the most likely tokens alone:
-// on those with logits of at least LeastDrawable. The others may then be -infinity.
-bool DrawsFromMostLikely(const SampleParams& params, int64_t vocabulary);
+// on those with logits of at least LeastDrawable. The others may then be -infinity. A top_k of
+// `many` or more does not count.
+bool DrawsFromMostLikely(const SampleParams& params, int64_t many);
 
 // For such params: no token whose adjusted logit is below this can be drawn, if every logit is at
 // least what `lower` [vocabulary] says. Applies bias and penalties to `lower`.

@@ -1,6 +1,7 @@
 // What CpuOps decides by measurement: from how many tokens on AMX takes less time than VNNI. The
 // speed of AMX differs between machines and moments, on some by more than two, VNNI's does not.
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <vector>
@@ -44,17 +45,26 @@ int64_t MeasureNs(CpuOps& ops, std::span<const TernaryMatrix* const> samples, in
 
 std::vector<Tuning> CpuOps::Tune(std::span<const TernaryMatrix* const> samples) {
   if (!kernels_.amx || samples.empty()) return {};
-  // Both ways grow with the tokens, VNNI faster: the first count from which on AMX wins.
-  int64_t from = kAmxTileTokens + 1;
-  for (int64_t tokens = kAmxTileTokens; tokens >= 2; --tokens) {
-    amx_from_tokens_ = 1;
-    const int64_t amx_ns = MeasureNs(*this, samples, tokens);
-    amx_from_tokens_ = tokens + 1;
-    if (amx_ns > MeasureNs(*this, samples, tokens)) break;
-    from = tokens;
+  // Of the places where AMX could take over, the one with the least time for all counts together:
+  // one measurement that went wrong does not decide.
+  constexpr std::array<int64_t, 7> kTokens = {2, 3, 4, 5, 6, 8, 12};
+  std::array<int64_t, kTokens.size()> gain_ns{};
+  for (size_t i = 0; i < kTokens.size(); ++i) {
+    amx_from_tokens_ = kTokens[i] + 1;
+    gain_ns[i] = MeasureNs(*this, samples, kTokens[i]);
+    amx_from_tokens_ = kTokens[i];
+    gain_ns[i] -= MeasureNs(*this, samples, kTokens[i]);
   }
-  amx_from_tokens_ = from;
-  return {{.name = "amx_from_tokens", .value = static_cast<double>(from)}};
+  amx_from_tokens_ = kAmxTileTokens + 1;
+  int64_t most_gain_ns = 0, sum_ns = 0;
+  for (size_t i = kTokens.size(); i-- > 0;) {
+    sum_ns += gain_ns[i];
+    if (sum_ns > most_gain_ns) {
+      most_gain_ns = sum_ns;
+      amx_from_tokens_ = kTokens[i];
+    }
+  }
+  return {{.name = "amx_from_tokens", .value = static_cast<double>(amx_from_tokens_)}};
 }
 
 }  // namespace sterna::cpu

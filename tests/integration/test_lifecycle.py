@@ -191,6 +191,14 @@ def test_inspect_command(binary, tiny_model):
     assert description["tokenizer"]["end_tokens"] == [{"id": 257, "token": "</s>"}]
     int8 = run(binary, "inspect", "--model", tiny_model, "--head-dtype", "int8", "--json")
     assert int8.returncode == 0, int8.stderr
+    step = description["step"]
+    assert step["max_tokens"] >= 64 + 64 and step["tuning"]["prompt_tokens_per_second"] > 1
+    fixed = run(binary, "inspect", "--model", tiny_model, "--max-step-tokens", 77, "--json")
+    step = json.loads(fixed.stdout)["step"]
+    assert step["max_tokens"] == 77 and "prompt_tokens_per_second" not in step["tuning"]
+    short = run(binary, "inspect", "--model", tiny_model, "--step-seconds", 0.001, "--max-sequences",
+                3, "--json")
+    assert json.loads(short.stdout)["step"]["max_tokens"] in range(3 + 64, 3 + 512)
     memory, int8_memory = json.loads(done.stdout)["memory"], json.loads(int8.stdout)["memory"]
     assert int8_memory["head_dtype"] == "int8" != memory["head_dtype"]
     assert int8_memory["head_bytes"] < memory["head_bytes"]

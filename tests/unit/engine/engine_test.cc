@@ -169,9 +169,14 @@ TEST(BitExactTest, AShortlistChangesNothing) {
     TinyEngine reference(options);
     const std::vector<Output> without = RunAlone(reference, requests);
     options.head.shortlist = ShortlistUse::kOn;
+    options.cpu.num_threads = 2;
     TinyEngine alone(options), together(options);
     ExpectSameBits(without, RunAlone(alone, requests), isa + " alone");
     ExpectSameBits(without, RunTogether(together, requests), isa + " together");
+    // One request that wants the whole distribution takes it from all: here there is none.
+    std::vector<Request> greedy;
+    for (int i = 0; i < 12; ++i) greedy.push_back(Greedy(5 + 3 * i, 20));
+    ExpectSameBits(RunAlone(reference, greedy), RunTogether(together, greedy), isa + " greedy");
   }
 }
 

@@ -6,6 +6,26 @@
 namespace sterna {
 namespace {
 
+TEST(TuningTest, AShortlistOnlyWhereTheDeviceReadsIt) {
+  const auto scalar = CreateCpuOps({.num_threads = 1, .isa = "scalar"});
+  const auto best = CreateCpuOps({.num_threads = 1});
+  ASSERT_TRUE(scalar.ok() && best.ok());
+  const auto use_of = [](const StatusOr<HeadOptions>& head) { return head->shortlist; };
+  const HeadOptions automatic = {.shortlist = ShortlistUse::kAuto};
+  EXPECT_EQ(use_of(HeadFor(automatic, **scalar)), ShortlistUse::kOff);
+  EXPECT_EQ(use_of(HeadFor({.type = HeadType::kInt8, .shortlist = ShortlistUse::kAuto}, **best)),
+            ShortlistUse::kOff);
+  EXPECT_EQ(use_of(HeadFor({}, **best)), ShortlistUse::kOff);
+  EXPECT_EQ(HeadFor({.shortlist = ShortlistUse::kOn}, **scalar).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      HeadFor({.type = HeadType::kInt8, .shortlist = ShortlistUse::kOn}, **best).status().code(),
+      absl::StatusCode::kInvalidArgument);
+  if ((*best)->max_shortlist_rows() > 0) {
+    EXPECT_EQ(use_of(HeadFor(automatic, **best)), ShortlistUse::kAuto);
+  }
+}
+
 TEST(TuningTest, StepTokensAreWhatTheTimeAllowsWithinBounds) {
   EXPECT_EQ(ChooseStepTokens(/*tokens_per_second=*/1000, /*seconds=*/0.25, /*max_sequences=*/16),
             16 + 192);

@@ -158,7 +158,6 @@ TEST(TernaryLinear, ScalesBiasAndAccumulationEqualTheReferenceBitForBit) {
   }
 }
 
-// The order of the definition in double: acc * (scale * (1 / s)), groups in index order.
 // Several matrices at once, of every kind of scales and of no whole number of panels, are as one by
 // one.
 TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
@@ -173,6 +172,7 @@ TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
     TernaryMatrix& w = matrices[static_cast<size_t>(i)];
     w.SetGroupScales(testing::RandomScales(random, w.rows() * CeilDiv(kCols, 128)), 128);
   }
+  const std::vector<float> bias = testing::RandomFloats(random, 577);
   for (const int64_t tokens : {1, 5, 40}) {
     Quantized<float> whole(tokens, kCols), grouped(tokens, kCols, 128);
     testing::FillRandom(random, whole);
@@ -186,11 +186,13 @@ TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
           outputs.emplace_back(static_cast<size_t>(tokens * w.rows()));
           all.push_back({.q = w.num_groups() > 1 ? grouped.mat : whole.mat,
                          .w = &w,
+                         .bias = std::span(bias).first(static_cast<size_t>(w.rows())),
                          .y = testing::View(outputs.back(), tokens)});
         }
         ops->TernaryLinears(all);
         for (size_t i = 0; i < matrices.size(); ++i) {
-          EXPECT_THAT(outputs[i], ContainerEq(RunLinear(*ops, all[i].q, matrices[i], {})))
+          EXPECT_THAT(outputs[i],
+                      ContainerEq(RunLinear(*ops, all[i].q, matrices[i], {}, all[i].bias)))
               << level << " " << tokens << " " << i;
         }
       }
@@ -220,6 +222,7 @@ TEST(TernaryLinear, TuningChangesNoBit) {
   }
 }
 
+// The order of the definition in double: acc * (scale * (1 / s)), groups in index order.
 TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
   Random random(3);
   TernaryMatrix w = testing::RandomTernary(random, 5, 150);

@@ -127,6 +127,14 @@ TEST(AddShortlistTest, OnlyWhereItIsOfUse) {
   ModelWeights int8 = MakeRandomWeights(config, 1, /*sub_norms=*/false, {.type = HeadType::kInt8});
   EXPECT_TRUE(AddShortlist({.shortlist = ShortlistUse::kAuto}, pool, int8).ok());
   EXPECT_TRUE(int8.shortlist.empty());
+  std::vector<uint16_t> wide(size_t{600} * (kMaxDenseInt8Cols + 1));
+  weights.shortlist = {};
+  weights.head = {
+      .type = DenseType::kBf16, .data = wide.data(), .rows = 600, .cols = kMaxDenseInt8Cols + 1};
+  ASSERT_TRUE(AddShortlist({.shortlist = ShortlistUse::kAuto}, pool, weights).ok());
+  EXPECT_TRUE(weights.shortlist.empty()) << "more columns than int8 sums can hold";
+  EXPECT_EQ(AddShortlist({.shortlist = ShortlistUse::kOn}, pool, weights).code(),
+            absl::StatusCode::kInvalidArgument);
   const Status status = AddShortlist({.shortlist = ShortlistUse::kOn}, pool, int8);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("int8"));
