@@ -88,28 +88,39 @@ std::vector<TernaryMatrix> ColdMatrices(int64_t rows, int64_t cols, int64_t grou
   return set;
 }
 
+// Quantised activations of any values.
+struct TestActivations {
+  AlignedBuffer<int8_t> q;
+  AlignedBuffer<float> scale;
+  AlignedBuffer<int32_t> sum;
+  QuantizedMat<float> mat;
+
+  TestActivations(int64_t tokens, int64_t cols, int64_t group)
+      : q(tokens * RoundUp(cols, kTernaryBlockCols)),
+        scale(tokens * (group > 0 ? CeilDiv(cols, group) : 1)),
+        sum(scale.size()) {
+    for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int8_t>(i * 37 % 255 - 127);
+    for (float& s : scale.span()) s = 25.0f;
+    mat = {.q = q.data(),
+           .stride = RoundUp(cols, kTernaryBlockCols),
+           .scale = scale.data(),
+           .sum = sum.data(),
+           .rows = tokens,
+           .cols = cols,
+           .group_size = group > 0 ? group : cols};
+  }
+};
+
 void BenchTernaryLinear(::benchmark::State& state, const std::string& isa, int threads,
                         int64_t rows, int64_t cols, int64_t group) {
   const int64_t tokens = state.range(0);
   auto ops = MakeOps(isa, threads);
   const std::vector<TernaryMatrix> set = ColdMatrices(rows, cols, group);
-  const int64_t group_size = group > 0 ? group : cols;
-  const int64_t groups = CeilDiv(cols, group_size);
-  AlignedBuffer<int8_t> q(tokens * RoundUp(cols, kTernaryBlockCols));
-  for (size_t i = 0; i < q.size(); ++i) q[i] = static_cast<int8_t>(i * 37 % 255 - 127);
-  AlignedBuffer<float> scale(tokens * groups), y(tokens * rows);
-  AlignedBuffer<int32_t> sum(tokens * groups);
-  for (float& s : scale.span()) s = 25.0f;
-  const QuantizedMat<float> activations = {.q = q.data(),
-                                           .stride = RoundUp(cols, kTernaryBlockCols),
-                                           .scale = scale.data(),
-                                           .sum = sum.data(),
-                                           .rows = tokens,
-                                           .cols = cols,
-                                           .group_size = group_size};
+  TestActivations x(tokens, cols, group);
+  AlignedBuffer<float> y(tokens * rows);
   size_t next = 0;
   for (auto _ : state) {
-    ops->TernaryLinear({.q = activations,
+    ops->TernaryLinear({.q = x.mat,
                         .w = &set[next],
                         .bias = {},
                         .y = {.data = y.data(), .rows = tokens, .cols = rows}});
@@ -226,31 +237,25 @@ void BenchRmsNormQuantize(::benchmark::State& state, const std::string& isa, int
   state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
 }
 
-void BenchGatedActivation(::benchmark::State& state, const std::string& isa, int threads,
-                          Activation activation) {
+void BenchGatedLinear(::benchmark::State& state, const std::string& isa, int threads,
+                      Activation activation) {
   const int64_t tokens = state.range(0);
-  constexpr int64_t kFfn = 6912;
+  constexpr int64_t kHidden = 2560, kFfn = 6912;
   auto ops = MakeOps(isa, threads);
-  AlignedBuffer<float> gate(tokens * kFfn), up(tokens * kFfn), norm(kFfn), scale(tokens);
-  AlignedBuffer<int8_t> q(tokens * kFfn);
-  AlignedBuffer<int32_t> sum(tokens);
-  for (size_t i = 0; i < gate.size(); ++i) gate[i] = up[i] = static_cast<float>(i % 101) * 0.1f - 5;
-  for (float& value : norm.span()) value = 1.5f;
+  const std::vector<TernaryMatrix> set = ColdMatrices(kFfn, kHidden, /*group=*/0);
+  TestActivations x(tokens, kHidden, /*group=*/0);
+  AlignedBuffer<float> h(tokens * kFfn);
+  size_t next = 0;
   for (auto _ : state) {
-    ops->GatedActivationQuantize({.gate = {.data = gate.data(), .rows = tokens, .cols = kFfn},
-                                  .up = {.data = up.data(), .rows = tokens, .cols = kFfn},
-                                  .activation = activation,
-                                  .sub_norm = norm.span(),
-                                  .eps = 1e-5f,
-                                  .out = {.q = q.data(),
-                                          .stride = kFfn,
-                                          .scale = scale.data(),
-                                          .sum = sum.data(),
-                                          .rows = tokens,
-                                          .cols = kFfn,
-                                          .group_size = kFfn}});
-    ::benchmark::DoNotOptimize(q.data());
+    ops->GatedLinear({.gate = {.q = x.mat, .w = &set[next], .bias = {}},
+                      .up = {.q = x.mat, .w = &set[(next + 1) % set.size()], .bias = {}},
+                      .activation = activation,
+                      .h = {.data = h.data(), .rows = tokens, .cols = kFfn}});
+    ::benchmark::DoNotOptimize(h.data());
+    next = (next + 2) % set.size();
   }
+  state.counters["GB"] = PerSecond(2e-9 * static_cast<double>(set[0].packed_bytes()));
+  state.counters["GOP"] = PerSecond(4e-9 * static_cast<double>(tokens * kFfn * kHidden));
   state.counters["tokens"] = PerSecond(static_cast<double>(tokens));
 }
 
@@ -291,7 +296,7 @@ void RegisterLevel(const std::string& isa, int threads) {
                          Shape{"TernaryLinear/768x256", 768, 256, 0},
                          Shape{"TernaryLinear/2560x2560/group128", 2560, 2560, 128}}) {
     auto* bench = add(s.name, BenchTernaryLinear, s.rows, s.cols, s.group);
-    for (const int64_t tokens : {1, 4, 8, 16, 128}) bench->Arg(tokens);
+    for (const int64_t tokens : {1, 4, 8, 16, 32, 128}) bench->Arg(tokens);
   }
   for (const auto& [name, type] : {std::pair("DenseLinear/bf16", DenseType::kBf16),
                                    std::pair("DenseLinear/int8", DenseType::kI8)}) {
@@ -317,8 +322,12 @@ void RegisterLevel(const std::string& isa, int threads) {
       ->Args({128, 512, 5, 128, 20})
       ->Args({128, 2048, 5, 128, 20});
   add("RmsNormQuantize", BenchRmsNormQuantize)->Arg(1)->Arg(64);
-  add("SiluGate", BenchGatedActivation, Activation::kSilu)->Arg(1)->Arg(64);
-  add("ReluSquaredGate", BenchGatedActivation, Activation::kReluSquared)->Arg(1)->Arg(64);
+  for (const auto& [name, activation] :
+       {std::pair("GatedLinear/silu", Activation::kSilu),
+        std::pair("GatedLinear/relu_squared", Activation::kReluSquared)}) {
+    auto* bench = add(name, BenchGatedLinear, activation);
+    for (const int64_t tokens : {1, 4, 8, 16, 32, 128}) bench->Arg(tokens);
+  }
   add("Sample/greedy", BenchSample, SampleParams{.temperature = 0})->Arg(1)->Arg(16);
   add("Sample/temperature", BenchSample, SampleParams{})->Arg(1)->Arg(16);
   add("Sample/top_p", BenchSample, SampleParams{.top_p = 0.9f})->Arg(1);

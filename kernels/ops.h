@@ -68,6 +68,24 @@ struct TernaryLinearParams {
   Mat<F> y;                     // out [T, N]
 };
 
+enum class Activation { kSilu, kReluSquared };
+
+// h = activation(gate) * up, both as TernaryLinear computes them (Shazeer 2020, arXiv:2002.05202).
+// They are never written as a whole: twice the bytes of h, which many tokens would send to memory
+// and back.
+template <typename F>
+struct GatedLinearParams {
+  struct Product {
+    QuantizedMat<F> q;            // [T, D]
+    const TernaryMatrix* w;       // [FFN, D]
+    std::span<const float> bias;  // [FFN] or empty
+  };
+  Product gate;
+  Product up;
+  Activation activation;
+  Mat<F> h;  // out [T, FFN]
+};
+
 // y = x . W^T, the output head. With int8 weights a backend may round activations to 16 bits of
 // their row's largest magnitude, so that the products are integers.
 template <typename F>
@@ -131,19 +149,6 @@ struct PagedAttentionParams {
   Mat<F> o;                            // out [T, H*hd]
 };
 
-enum class Activation { kSilu, kReluSquared };
-
-// h = activation(gate) * up, optional RmsNorm with `sub_norm`, then int8 quantisation.
-template <typename F>
-struct GatedActivationQuantizeParams {
-  Mat<const F> gate;  // [T, FFN]
-  Mat<const F> up;    // [T, FFN]
-  Activation activation;
-  std::span<const float> sub_norm;  // [FFN] or empty
-  F eps;
-  QuantizedMat<F> out;  // [T, FFN]
-};
-
 // y[r] = x[rows[r]].
 template <typename F>
 struct GatherRowsParams {
@@ -182,6 +187,7 @@ class Ops {
   virtual void TernaryLinears(std::span<const TernaryLinearParams<F>> all) {
     for (const TernaryLinearParams<F>& p : all) TernaryLinear(p);
   }
+  virtual void GatedLinear(const GatedLinearParams<F>& p) = 0;
   virtual void DenseLinear(const DenseLinearParams<F>& p) = 0;
   virtual void ShortlistLinear(const ShortlistLinearParams<F>& p) {
     DenseLinear({.x = p.x, .w = p.w, .y = p.y});
@@ -191,7 +197,6 @@ class Ops {
   virtual void RotaryTable(const RotaryTableParams<F>& p) = 0;
   virtual void RopeAppendKv(const RopeAppendKvParams<F>& p) = 0;
   virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;
-  virtual void GatedActivationQuantize(const GatedActivationQuantizeParams<F>& p) = 0;
   virtual void GatherRows(const GatherRowsParams<F>& p) = 0;
   virtual void Sample(const SampleOpParams<F>& p) = 0;
 

@@ -52,14 +52,16 @@ Model<F>::Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* 
       k_(max_step_tokens, config->num_kv_heads * config->head_dim),
       v_(max_step_tokens, config->num_kv_heads * config->head_dim),
       attention_(max_step_tokens, config->num_heads * config->head_dim),
-      gate_(max_step_tokens, config->ffn_size),
-      up_(max_step_tokens, config->ffn_size),
+      ffn_(max_step_tokens, config->ffn_size),
       cos_(max_step_tokens, config->head_dim / 2),
       sin_(max_step_tokens, config->head_dim / 2),
       quantized_(max_step_tokens, std::max({config->hidden_size, config->ffn_size,
                                             config->num_heads * config->head_dim})),
       last_(max_logit_rows, config->hidden_size),
-      logits_(max_logit_rows, config->vocab_size) {}
+      logits_(max_logit_rows, config->vocab_size) {
+  if (!config->linear_rms_norm) return;
+  for (int i = 0; i < 3; ++i) linear_inputs_.emplace_back(max_step_tokens, config->hidden_size);
+}
 
 template <typename F>
 StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
@@ -105,7 +107,10 @@ void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, cons
   const Mat<F> k = k_.Rows(tokens);
   const Mat<F> v = v_.Rows(tokens);
   const Mat<F> attention = attention_.Rows(tokens);
-  NormedLinears(layer.input_norm, {{&layer.q, q}, {&layer.k, k}, {&layer.v, v}});
+  const auto [q_in, k_in, v_in] =
+      NormedInputs<3>(tokens, layer.input_norm, {&layer.q, &layer.k, &layer.v});
+  ops_->TernaryLinears(
+      std::array{Product(layer.q, q_in, q), Product(layer.k, k_in, k), Product(layer.v, v_in, v)});
   ops_->RopeAppendKv({.q = q,
                       .k = k,
                       .v = AsConst(v),
@@ -133,53 +138,53 @@ void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, cons
 
 template <typename F>
 void Model<F>::FeedForward(const LayerWeights& layer, int64_t tokens) {
-  const Mat<F> gate = gate_.Rows(tokens);
-  const Mat<F> up = up_.Rows(tokens);
-  NormedLinears(layer.post_attention_norm, {{&layer.gate, gate}, {&layer.up, up}});
+  const Mat<F> h = ffn_.Rows(tokens);
+  const auto [gate_in, up_in] =
+      NormedInputs<2>(tokens, layer.post_attention_norm, {&layer.gate, &layer.up});
+  ops_->GatedLinear({.gate = {.q = gate_in, .w = &layer.gate.w, .bias = layer.gate.bias},
+                     .up = {.q = up_in, .w = &layer.up.w, .bias = layer.up.bias},
+                     .activation = config_->activation,
+                     .h = h});
   const InnerNorm norm = InnerNormOf(*config_, layer.ffn_sub_norm, layer.down);
-  const QuantizedMat<F> quantized = quantized_.Rows(tokens, gate.cols);
-  ops_->GatedActivationQuantize({.gate = AsConst(gate),
-                                 .up = AsConst(up),
-                                 .activation = config_->activation,
-                                 .sub_norm = norm.weight,
-                                 .eps = static_cast<F>(norm.eps),
-                                 .out = quantized});
+  const QuantizedMat<F> quantized = quantized_.Rows(tokens, h.cols);
+  ops_->RmsNormQuantize(
+      {.x = AsConst(h), .weight = norm.weight, .eps = static_cast<F>(norm.eps), .out = quantized});
   ops_->TernaryLinear(Product(layer.down, quantized, x_.Rows(tokens), /*accumulate=*/true));
 }
 
 template <typename F>
-void Model<F>::NormedLinears(std::span<const float> norm,
-                             std::initializer_list<LinearOutput> linears) {
-  const int64_t tokens = linears.begin()->y.rows;
+template <size_t kLinears>
+std::array<QuantizedMat<F>, kLinears> Model<F>::NormedInputs(
+    int64_t tokens, std::span<const float> norm,
+    const std::array<const TernaryLinearWeights*, kLinears>& linears) {
   const Mat<const F> x = AsConst(x_.Rows(tokens));
-  const QuantizedMat<F> quantized = quantized_.Rows(tokens, x.cols);
+  std::array<QuantizedMat<F>, kLinears> inputs;
   if (!config_->linear_rms_norm) {
-    ops_->RmsNormQuantize({.x = x, .weight = norm, .eps = eps(), .out = quantized});
-    products_.clear();
-    for (const auto& [linear, y] : linears) products_.push_back(Product(*linear, quantized, y));
-    ops_->TernaryLinears(products_);
-    return;
+    inputs.fill(quantized_.Rows(tokens, x.cols));
+    ops_->RmsNormQuantize({.x = x, .weight = norm, .eps = eps(), .out = inputs[0]});
+    return inputs;
   }
   const Mat<F> normed = normed_.Rows(tokens);
   ops_->RmsNorm({.x = x, .weight = norm, .eps = eps(), .y = normed});
-  for (const auto& [linear, y] : linears) {
+  for (size_t i = 0; i < kLinears; ++i) {
+    inputs[i] = linear_inputs_[i].Rows(tokens, x.cols);
     ops_->RmsNormQuantize({.x = AsConst(normed),
-                           .weight = linear->in_norm,
+                           .weight = linears[i]->in_norm,
                            .eps = static_cast<F>(config_->linear_rms_norm_eps),
-                           .out = quantized});
-    ops_->TernaryLinear(Product(*linear, quantized, y));
+                           .out = inputs[i]});
   }
+  return inputs;
 }
 
 template <typename F>
 int64_t Model<F>::workspace_bytes() const {
   int64_t bytes = 0;
   for (const Workspace* w :
-       {&x_, &normed_, &q_, &k_, &v_, &attention_, &gate_, &up_, &cos_, &sin_, &last_, &logits_}) {
+       {&x_, &normed_, &q_, &k_, &v_, &attention_, &ffn_, &cos_, &sin_, &last_, &logits_}) {
     bytes += static_cast<int64_t>(w->data.size_bytes());
   }
-  return bytes + static_cast<int64_t>(quantized_.q.size_bytes() + quantized_.scale.size_bytes() +
-                                      quantized_.sum.size_bytes());
+  for (const QuantizedWorkspace& w : linear_inputs_) bytes += w.bytes();
+  return bytes + quantized_.bytes();
 }
 
 template <typename F>

@@ -9,8 +9,8 @@
 #ifndef STERNA_ENGINE_MODEL_MODEL_H_
 #define STERNA_ENGINE_MODEL_MODEL_H_
 
+#include <array>
 #include <cstdint>
-#include <initializer_list>
 #include <span>
 #include <vector>
 
@@ -62,10 +62,9 @@ class Model {
     AlignedBuffer<int32_t> sum;
     QuantizedWorkspace(int64_t rows, int64_t cols);
     QuantizedMat<F> Rows(int64_t rows, int64_t cols);
-  };
-  struct LinearOutput {
-    const TernaryLinearWeights* linear;
-    Mat<F> y;
+    int64_t bytes() const {
+      return static_cast<int64_t>(q.size_bytes() + scale.size_bytes() + sum.size_bytes());
+    }
   };
 
   F eps() const { return static_cast<F>(config_->rms_norm_eps); }
@@ -74,8 +73,12 @@ class Model {
   void Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
   // x_ += down(activation(gate) * up of norm(x_))
   void FeedForward(const LayerWeights& layer, int64_t tokens);
-  // y = linear(norm(x_)) for linears that share their input.
-  void NormedLinears(std::span<const float> norm, std::initializer_list<LinearOutput> linears);
+  // norm(x_) quantised, as the inputs of linears that share it: the same for all, or where each
+  // has a norm of its own (`use_rms_norm` checkpoints) one for each.
+  template <size_t kLinears>
+  std::array<QuantizedMat<F>, kLinears> NormedInputs(
+      int64_t tokens, std::span<const float> norm,
+      const std::array<const TernaryLinearWeights*, kLinears>& linears);
   static TernaryLinearParams<F> Product(const TernaryLinearWeights& linear,
                                         const QuantizedMat<F>& q, Mat<F> y,
                                         bool accumulate = false) {
@@ -89,20 +92,19 @@ class Model {
   int64_t max_logit_rows_;
   std::vector<double> inv_freq_;
 
-  Workspace x_;                                   // [T, D]: the residual stream
-  Workspace normed_;                              // [T, D]
-  Workspace q_;                                   // [T, H*hd]
-  Workspace k_;                                   // [T, Hkv*hd]
-  Workspace v_;                                   // [T, Hkv*hd]
-  Workspace attention_;                           // [T, H*hd]
-  Workspace gate_;                                // [T, FFN]
-  Workspace up_;                                  // [T, FFN]
-  Workspace cos_;                                 // [T, hd/2]
-  Workspace sin_;                                 // [T, hd/2]
-  QuantizedWorkspace quantized_;                  // [T, max(D, H*hd, FFN)]
-  Workspace last_;                                // [R, D]
-  Workspace logits_;                              // [R, vocab]
-  std::vector<TernaryLinearParams<F>> products_;  // that share their input
+  Workspace x_;                                    // [T, D]: the residual stream
+  Workspace normed_;                               // [T, D]
+  Workspace q_;                                    // [T, H*hd]
+  Workspace k_;                                    // [T, Hkv*hd]
+  Workspace v_;                                    // [T, Hkv*hd]
+  Workspace attention_;                            // [T, H*hd]
+  Workspace ffn_;                                  // [T, FFN]
+  Workspace cos_;                                  // [T, hd/2]
+  Workspace sin_;                                  // [T, hd/2]
+  QuantizedWorkspace quantized_;                   // [T, max(D, H*hd, FFN)]
+  std::vector<QuantizedWorkspace> linear_inputs_;  // [T, D], of linears with norms of their own
+  Workspace last_;                                 // [R, D]
+  Workspace logits_;                               // [R, vocab]
 };
 
 extern template class Model<float>;

@@ -190,7 +190,7 @@ __m256 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, int64_t 
 // Writes 8 outputs of one token, of which `rows` exist.
 void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, int64_t rows,
                   __m256 value) {
-  float* y = task.y + token * task.rows + first_row;
+  float* y = task.y + token * task.y_stride + first_row;
   if (task.bias != nullptr) {
     value = _mm256_add_ps(value, Avx2Vector::LoadN(task.bias + first_row, rows));
   }

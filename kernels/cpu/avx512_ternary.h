@@ -54,7 +54,7 @@ inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t g, _
 // Writes 16 outputs of one token.
 inline void StoreOutputs(const TernaryTask& task, int64_t token, int64_t first_row, __mmask16 rows,
                          __m512 value) {
-  float* y = task.y + token * task.rows + first_row;
+  float* y = task.y + token * task.y_stride + first_row;
   if (task.bias != nullptr) {
     value = _mm512_add_ps(value, _mm512_maskz_loadu_ps(rows, task.bias + first_row));
   }

@@ -17,8 +17,6 @@ namespace cpu {
 namespace {
 
 constexpr int kMaxThreads = 1024;
-// As kFloatsPerNanosecond.
-constexpr int64_t kWeightBytesPerNanosecond = 8;
 
 QuantizedRow RowOf(const QuantizedMat<float>& m, int64_t row) {
   const int64_t groups = m.num_groups();
@@ -30,38 +28,6 @@ QuantizedRow RowOf(const QuantizedMat<float>& m, int64_t row) {
           .sum = m.sum + row * groups};
 }
 
-void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
-  STERNA_CHECK(m.rows == rows && m.cols == cols);
-  STERNA_CHECK(m.stride == RoundUp(cols, kTernaryBlockCols) && m.group_size > 0);
-}
-
-// `tensor_scale` and `inverse_s` (null where there is one group) outlive the task.
-TernaryTask MakeTask(const TernaryLinearParams<float>& p, const float& tensor_scale,
-                     const float* inverse_s, int64_t amx_from_tokens) {
-  const TernaryMatrix& w = *p.w;
-  CheckQuantized(p.q, p.y.rows, w.cols());
-  STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
-  STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
-  const bool per_tensor = w.granularity() == ScaleGranularity::kTensor;
-  return {.packed = w.packed(),
-          .rows = w.rows(),
-          .col_blocks = w.col_blocks(),
-          .group_col_blocks = CeilDiv(w.group_size(), kTernaryBlockCols),
-          .num_groups = w.num_groups(),
-          .w_scale = per_tensor ? &tensor_scale : w.scales().data(),
-          .w_scale_row_stride = per_tensor ? 0 : w.num_groups(),
-          .bias = p.bias.empty() ? nullptr : p.bias.data(),
-          .q = p.q.q,
-          .q_stride = p.q.stride,
-          .s = p.q.scale,
-          .inverse_s = inverse_s,
-          .sum = p.q.sum,
-          .tokens = p.y.rows,
-          .y = p.y.data,
-          .accumulate = p.accumulate,
-          .amx_from_tokens = amx_from_tokens};
-}
-
 void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm, float eps,
             const float* cos, const float* sin, int64_t head_dim) {
   if (!norm.empty()) kernels.rms_norm(head, norm.data(), eps, head_dim, head);
@@ -69,6 +35,11 @@ void Rotate(const CpuKernels& kernels, float* head, std::span<const float> norm,
 }
 
 }  // namespace
+
+void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
+  STERNA_CHECK(m.rows == rows && m.cols == cols);
+  STERNA_CHECK(m.stride == RoundUp(cols, kTernaryBlockCols) && m.group_size > 0);
+}
 
 void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
   const int64_t cols = p.x.cols;
@@ -99,44 +70,6 @@ void CpuOps::RmsNormQuantize(const RmsNormQuantizeParams<float>& p) {
   ForRuns(p.x.rows, p.x.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
       kernels_.norm_quantize(p.x.row(t), weight, p.eps, RowOf(p.out, t));
-    }
-  });
-}
-
-void CpuOps::TernaryLinears(std::span<const TernaryLinearParams<float>> all) {
-  // Runs of a few pairs of row blocks: with many tokens such a panel stays in the second-level
-  // cache while all tokens pass over it.
-  constexpr int64_t kPanelBlocks = 4;
-  size_t scales = 0;
-  for (const TernaryLinearParams<float>& p : all) {
-    if (p.w->num_groups() > 1) scales += static_cast<size_t>(p.q.rows * p.w->num_groups());
-  }
-  inverse_s_.resize(scales);
-  ternary_.clear();
-  ternary_.reserve(all.size());  // tasks point into it
-  int64_t panels = 0, cost = 0;
-  float* inverse_s = inverse_s_.data();
-  for (const TernaryLinearParams<float>& p : all) {
-    const TernaryMatrix& w = *p.w;
-    const int64_t groups = w.num_groups() > 1 ? p.q.rows * w.num_groups() : 0;
-    for (int64_t i = 0; i < groups; ++i) inverse_s[i] = 1.0f / p.q.scale[i];
-    TernaryPanels& product = ternary_.emplace_back();
-    product.tensor_scale = static_cast<float>(w.tensor_scale());
-    product.task =
-        MakeTask(p, product.tensor_scale, groups > 0 ? inverse_s : nullptr, amx_from_tokens_);
-    product.first = panels;
-    inverse_s += groups;
-    panels += CeilDiv(w.row_blocks(), kPanelBlocks);
-    cost += std::max<int64_t>(p.y.rows / 4, 1) * w.packed_bytes() / kWeightBytesPerNanosecond;
-  }
-  ForPanels(panels, cost / std::max<int64_t>(panels, 1), [&](int64_t first, int64_t count) {
-    size_t i = ternary_.size() - 1;
-    while (ternary_[i].first > first) --i;
-    for (int64_t panel = first; panel < first + count; ++panel) {
-      if (i + 1 < ternary_.size() && ternary_[i + 1].first == panel) ++i;
-      const int64_t block = (panel - ternary_[i].first) * kPanelBlocks;
-      const int64_t blocks = CeilDiv(ternary_[i].task.rows, kTernaryBlockRows);
-      kernels_.ternary_linear(ternary_[i].task, block, std::min(kPanelBlocks, blocks - block));
     }
   });
 }
@@ -251,23 +184,6 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
           .scale = p.scale,
           .o = p.o.row(t) + kv_head * group * hd};
       kernels_.attention(task);
-    }
-  });
-}
-
-void CpuOps::GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) {
-  const int64_t cols = p.gate.cols;
-  STERNA_CHECK(p.up.rows == p.gate.rows && p.up.cols == cols);
-  STERNA_CHECK(p.sub_norm.empty() || std::ssize(p.sub_norm) == cols);
-  CheckQuantized(p.out, p.gate.rows, cols);
-  const float* norm = p.sub_norm.empty() ? nullptr : p.sub_norm.data();
-  const auto gate =
-      p.activation == Activation::kSilu ? kernels_.silu_gate : kernels_.relu_squared_gate;
-  ForRuns(p.gate.rows, 2 * cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
-    const auto h = std::make_unique_for_overwrite<float[]>(cols);
-    for (int64_t t = first; t < first + count; ++t) {
-      gate(p.gate.row(t), p.up.row(t), cols, h.get());
-      kernels_.norm_quantize(h.get(), norm, p.eps, RowOf(p.out, t));
     }
   });
 }

@@ -25,6 +25,9 @@ inline constexpr int64_t kRunNanoseconds = 4000;
 // About what one thread does in a nanosecond; only for cutting work into runs.
 inline constexpr int64_t kFloatsPerNanosecond = 4;
 
+// That m is [rows, cols] and laid out as the kernels take it.
+void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols);
+
 class CpuOps final : public Ops<float> {
  public:
   // `kernels` must be one this machine can run (isa.h).
@@ -37,13 +40,13 @@ class CpuOps final : public Ops<float> {
   void RmsNormQuantize(const RmsNormQuantizeParams<float>& p) override;
   void TernaryLinear(const TernaryLinearParams<float>& p) override { TernaryLinears({&p, 1}); }
   void TernaryLinears(std::span<const TernaryLinearParams<float>> all) override;
+  void GatedLinear(const GatedLinearParams<float>& p) override;
   void DenseLinear(const DenseLinearParams<float>& p) override;
   void ShortlistLinear(const ShortlistLinearParams<float>& p) override;
   int64_t max_shortlist_rows() const override { return kernels_.most_shortlist_tokens; }
   void RotaryTable(const RotaryTableParams<float>& p) override;
   void RopeAppendKv(const RopeAppendKvParams<float>& p) override;
   void PagedAttention(const PagedAttentionParams<float>& p) override;
-  void GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) override;
   void GatherRows(const GatherRowsParams<float>& p) override;
   void Sample(const SampleOpParams<float>& p) override;
   std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override;
@@ -87,19 +90,22 @@ class CpuOps final : public Ops<float> {
   // could draw from the exact ones. False where that cannot be told. Overwrites p.y.
   bool MarkDrawable(const ShortlistLinearParams<float>& p);
 
-  // One product of TernaryLinears, whose panels follow those of the products before it.
-  struct TernaryPanels {
+  // One ternary product and what its task points to.
+  struct Product {
     TernaryTask task;
     float tensor_scale = 0.0f;
-    int64_t first = 0;
+    std::vector<float> inverse_s;
+    AlignedBuffer<int8_t> q_tiles;
+    int64_t first_panel = 0;  // in TernaryLinears, of the panels of all products
   };
+  // Makes products_[i] the task of all[i], its activations in tiles where AMX takes them.
+  void PrepareProducts(std::span<const TernaryLinearParams<float>> all);
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
   int64_t amx_from_tokens_ = kAmxFromTokens;
-  std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
-  std::vector<TernaryPanels> ternary_;
-  std::vector<float> inverse_s_;         // TernaryLinears'
+  std::vector<int64_t> runs_;            // ForPanels': where each begins, and the number of panels
+  std::vector<Product> products_;        // at most as many as were ever asked for at once
   std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.
   AlignedBuffer<std::byte> packed_x_;

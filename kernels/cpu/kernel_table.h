@@ -49,11 +49,16 @@ struct TernaryTask {
   const float* bias;           // [N] or null
   const int8_t* q;             // [tokens, q_stride], zero past the matrix's columns
   int64_t q_stride;
+  // The same in the order AMX loads it, null where it has no part in the product: groups of
+  // kAmxTileTokens tokens, the last of which may have fewer, and in each for every column block
+  // the 64 activations of its tokens, one token after the other.
+  const int8_t* q_tiles;
   const float* s;          // [tokens, num_groups]
   const float* inverse_s;  // 1 / s, or null where there is one group
   const int32_t* sum;      // [tokens, num_groups]
   int64_t tokens;
-  float* y;  // [tokens, N]
+  float* y;  // [tokens, y_stride]
+  int64_t y_stride;
   bool accumulate;
   int64_t amx_from_tokens;  // where AMX is there: fewer tokens are left to VNNI
 };

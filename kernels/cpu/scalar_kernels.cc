@@ -166,7 +166,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     }
   }
   for (int64_t t = 0; t < tokens; ++t) {
-    float* y = task.y + (token + t) * task.rows + first_row;
+    float* y = task.y + (token + t) * task.y_stride + first_row;
     for (int64_t r = 0; r < rows; ++r) {
       float result = value[t][r];
       if (task.bias != nullptr) result += task.bias[first_row + r];

@@ -206,16 +206,14 @@ class ReferenceOps final : public Ops<F> {
     }
   }
 
-  void GatedActivationQuantize(const GatedActivationQuantizeParams<F>& p) override {
-    std::vector<F> h(p.gate.cols);
-    for (int64_t t = 0; t < p.gate.rows; ++t) {
-      for (int64_t i = 0; i < p.gate.cols; ++i) {
-        h[i] = Activate(p.activation, p.gate.row(t)[i]) * p.up.row(t)[i];
-      }
-      if (!p.sub_norm.empty()) {
-        NormalizeRow(h.data(), p.sub_norm.data(), p.eps, p.gate.cols, h.data());
-      }
-      QuantizeRow(h.data(), p.out, t);
+  void GatedLinear(const GatedLinearParams<F>& p) override {
+    const int64_t outputs = p.h.rows * p.h.cols;
+    std::vector<F> up(outputs);
+    TernaryLinear({.q = p.gate.q, .w = p.gate.w, .bias = p.gate.bias, .y = p.h});
+    TernaryLinear(
+        {.q = p.up.q, .w = p.up.w, .bias = p.up.bias, .y = {up.data(), p.h.rows, p.h.cols}});
+    for (int64_t i = 0; i < outputs; ++i) {
+      p.h.data[i] = Activate(p.activation, p.h.data[i]) * up[i];
     }
   }
 

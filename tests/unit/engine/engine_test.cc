@@ -411,13 +411,11 @@ class BurningOps final : public Ops<float> {
   void RmsNorm(const RmsNormParams<float>& p) override { ops_->RmsNorm(p); }
   void RmsNormQuantize(const RmsNormQuantizeParams<float>& p) override { ops_->RmsNormQuantize(p); }
   void TernaryLinear(const TernaryLinearParams<float>& p) override { ops_->TernaryLinear(p); }
+  void GatedLinear(const GatedLinearParams<float>& p) override { ops_->GatedLinear(p); }
   void DenseLinear(const DenseLinearParams<float>& p) override { ops_->DenseLinear(p); }
   void RotaryTable(const RotaryTableParams<float>& p) override { ops_->RotaryTable(p); }
   void RopeAppendKv(const RopeAppendKvParams<float>& p) override { ops_->RopeAppendKv(p); }
   void PagedAttention(const PagedAttentionParams<float>& p) override { ops_->PagedAttention(p); }
-  void GatedActivationQuantize(const GatedActivationQuantizeParams<float>& p) override {
-    ops_->GatedActivationQuantize(p);
-  }
   void GatherRows(const GatherRowsParams<float>& p) override { ops_->GatherRows(p); }
   void Sample(const SampleOpParams<float>& p) override { ops_->Sample(p); }
   Status Finish() override {

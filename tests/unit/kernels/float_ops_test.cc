@@ -158,47 +158,6 @@ TEST_P(FloatOps, QuantizeSurvivesNanAndInfinity) {
   EXPECT_EQ(out.q[3], -128);
 }
 
-TEST_P(FloatOps, GatedActivationQuantize) {
-  for (const Activation activation : {Activation::kSilu, Activation::kReluSquared}) {
-    for (const int64_t n : {1, 30, 129, 6912}) {
-      const std::vector<float> gate = RandomFloats(random_, 2 * n, 3.0f);
-      const std::vector<float> up = RandomFloats(random_, 2 * n);
-      const std::vector<float> norm = RandomFloats(random_, n);
-      const std::vector<double> gate64 = ToDouble(gate), up64 = ToDouble(up);
-      for (const bool with_norm : {false, true}) {
-        const std::span<const float> sub_norm = with_norm ? std::span(norm) : std::span<float>();
-        Quantized<float> actual(2, n);
-        Quantized<double> expected(2, n);
-        ops_->GatedActivationQuantize({.gate = ConstView(gate, 2),
-                                       .up = ConstView(up, 2),
-                                       .activation = activation,
-                                       .sub_norm = sub_norm,
-                                       .eps = kNormEps,
-                                       .out = actual.mat});
-        reference_->GatedActivationQuantize({.gate = ConstView(gate64, 2),
-                                             .up = ConstView(up64, 2),
-                                             .activation = activation,
-                                             .sub_norm = sub_norm,
-                                             .eps = kNormEps,
-                                             .out = expected.mat});
-        std::vector<double> h(2 * n);
-        for (int64_t i = 0; i < 2 * n; ++i) {
-          const double g = gate64[i];
-          h[i] = (activation == Activation::kSilu ? g / (1 + std::exp(-g))
-                                                  : std::pow(std::max(g, 0.0), 2)) *
-                 up64[i];
-        }
-        if (with_norm) {
-          const std::vector<double> plain = h;
-          reference_->RmsNorm(
-              {.x = ConstView(plain, 2), .weight = norm, .eps = kNormEps, .y = View(h, 2)});
-        }
-        ExpectSameQuantized(actual, expected, h, 2 * NormError(n));
-      }
-    }
-  }
-}
-
 TEST_P(FloatOps, DenseLinear) {
   for (const int64_t cols : {1, 7, 64, 300, 2560}) {
     for (const int64_t tokens : {1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 16, 17, 38}) {

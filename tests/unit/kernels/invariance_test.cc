@@ -65,6 +65,15 @@ std::string BytesOf(const Quantized<float>& out) {
   return bytes;
 }
 
+QuantizedMat<float> Rows(const Quantized<float>& q, int64_t begin, int64_t end) {
+  QuantizedMat<float> part = q.mat;
+  part.q += begin * part.stride;
+  part.scale += begin * part.num_groups();
+  part.sum += begin * part.num_groups();
+  part.rows = end - begin;
+  return part;
+}
+
 TEST(Invariance, TernaryLinear) {
   Random random(1);
   for (const int64_t group : {0, 128}) {
@@ -76,18 +85,34 @@ TEST(Invariance, TernaryLinear) {
     }
     Quantized<float> q(kRows, 1100, group);
     testing::FillRandom(random, q);
-    const int64_t groups = q.mat.num_groups();
     const std::vector<float> before = RandomFloats(random, kRows * 514);
     ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-      QuantizedMat<float> part = q.mat;
-      part.q += begin * part.stride;
-      part.scale += begin * groups;
-      part.sum += begin * groups;
-      part.rows = end - begin;
       std::vector<float> y(before.begin() + begin * 514, before.begin() + end * 514);
-      ops.TernaryLinear(
-          {.q = part, .w = &w, .bias = {}, .accumulate = true, .y = View(y, end - begin)});
+      ops.TernaryLinear({.q = Rows(q, begin, end),
+                         .w = &w,
+                         .bias = {},
+                         .accumulate = true,
+                         .y = View(y, end - begin)});
       return BytesOf(y);
+    });
+  }
+}
+
+TEST(Invariance, GatedLinear) {
+  Random random(7);
+  constexpr int64_t kOutputs = 217;
+  const TernaryMatrix gate = testing::RandomTernary(random, kOutputs, 700);
+  const TernaryMatrix up = testing::RandomTernary(random, kOutputs, 700);
+  Quantized<float> q(kRows, 700);
+  testing::FillRandom(random, q);
+  for (const Activation activation : {Activation::kSilu, Activation::kReluSquared}) {
+    ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
+      std::vector<float> h((end - begin) * kOutputs);
+      ops.GatedLinear({.gate = {.q = Rows(q, begin, end), .w = &gate, .bias = {}},
+                       .up = {.q = Rows(q, begin, end), .w = &up, .bias = {}},
+                       .activation = activation,
+                       .h = View(h, end - begin)});
+      return BytesOf(h);
     });
   }
 }
@@ -111,11 +136,10 @@ TEST(Invariance, DenseLinear) {
   }
 }
 
-TEST(Invariance, NormsAndActivations) {
+TEST(Invariance, Norms) {
   Random random(3);
   constexpr int64_t kCols = 5003;
   const std::vector<float> x = RandomFloats(random, kRows * kCols);
-  const std::vector<float> up = RandomFloats(random, kRows * kCols);
   const std::vector<float> weight = RandomFloats(random, kCols);
   ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
     std::vector<float> y((end - begin) * kCols);
@@ -128,18 +152,6 @@ TEST(Invariance, NormsAndActivations) {
     ops.RmsNormQuantize({.x = Rows(x, begin, end), .weight = weight, .eps = 1e-5f, .out = out.mat});
     return BytesOf(out);
   });
-  for (const Activation activation : {Activation::kSilu, Activation::kReluSquared}) {
-    ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-      Quantized<float> out(end - begin, kCols);
-      ops.GatedActivationQuantize({.gate = Rows(x, begin, end),
-                                   .up = Rows(up, begin, end),
-                                   .activation = activation,
-                                   .sub_norm = weight,
-                                   .eps = 1e-5f,
-                                   .out = out.mat});
-      return BytesOf(out);
-    });
-  }
 }
 
 // One sequence whose last kRows tokens are computed in chunks: rope, append, then attention that

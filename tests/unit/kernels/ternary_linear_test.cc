@@ -1,12 +1,15 @@
 // TernaryLinear at every instruction set this machine has.
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <fstream>
 #include <iostream>
+#include <limits>
 #include <memory>
 #include <set>
 #include <sstream>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -194,6 +197,61 @@ TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
           EXPECT_THAT(outputs[i],
                       ContainerEq(RunLinear(*ops, all[i].q, matrices[i], {}, all[i].bias)))
               << level << " " << tokens << " " << i;
+        }
+      }
+    }
+  }
+}
+
+// Of every kind of scales, with and without bias, from the same activations and from two: the
+// activation of the one product, which is computed in double here, times the other.
+TEST(GatedLinear, IsTheActivationOfOneProductTimesTheOther) {
+  constexpr double kRelative = 8 * std::numeric_limits<float>::epsilon();
+  constexpr double kNothing = 1e-30;  // exp stops just short of float's limits
+  constexpr int64_t kCols = 320;
+  Random random(8);
+  for (const int64_t rows : {1, 30, 64, 150, 700}) {
+    TernaryMatrix gate = testing::RandomTernary(random, rows, kCols);
+    TernaryMatrix up = testing::RandomTernary(random, rows, kCols);
+    const bool grouped = rows == 150;
+    const int64_t groups = grouped ? CeilDiv(kCols, 128) : 1;
+    AlignedBuffer<float> gate_scales = testing::RandomScales(random, rows * groups);
+    AlignedBuffer<float> up_scales = testing::RandomScales(random, rows * groups);
+    // Far into where exp over- and underflows.
+    for (size_t i = 0; i < gate_scales.size(); i += 5) gate_scales[i] *= 100;
+    if (grouped) {
+      gate.SetGroupScales(std::move(gate_scales), 128);
+      up.SetGroupScales(std::move(up_scales), 128);
+    } else {
+      gate.SetRowScales(std::move(gate_scales));
+      if (rows != 64) up.SetRowScales(std::move(up_scales));
+    }
+    const std::vector<float> bias = testing::RandomFloats(random, rows);
+    for (const int64_t tokens : {1, 7, 31, 33, 70}) {
+      Quantized<float> gate_q(tokens, kCols, grouped ? 128 : 0);
+      Quantized<float> other_q(tokens, kCols, grouped ? 128 : 0);
+      testing::FillRandom(random, gate_q);
+      testing::FillRandom(random, other_q);
+      const Quantized<float>& up_q = tokens == 7 ? other_q : gate_q;
+      for (const std::string& level : CpuIsaLevels()) {
+        auto ops = testing::CpuOps(level, 2);
+        const std::vector<float> gates = RunLinear(*ops, gate_q.mat, gate, {}, bias);
+        const std::vector<float> ups = RunLinear(*ops, up_q.mat, up, {});
+        for (const Activation activation : {Activation::kSilu, Activation::kReluSquared}) {
+          std::vector<float> h(gates.size());
+          ops->GatedLinear({.gate = {.q = gate_q.mat, .w = &gate, .bias = bias},
+                            .up = {.q = up_q.mat, .w = &up, .bias = {}},
+                            .activation = activation,
+                            .h = testing::View(h, tokens)});
+          for (size_t i = 0; i < h.size(); ++i) {
+            const double g = gates[i];
+            const double expected =
+                (activation == Activation::kSilu ? g / (1 + std::exp(-g))
+                                                 : std::pow(std::max(g, 0.0), 2)) *
+                ups[i];
+            ASSERT_NEAR(h[i], expected, kRelative * std::abs(expected) + kNothing)
+                << level << " " << rows << " " << tokens << " " << i << " of gate " << g;
+          }
         }
       }
     }
