@@ -71,8 +71,8 @@ struct TernaryLinearParams {
 enum class Activation { kSilu, kReluSquared };
 
 // h = activation(gate) * up, both as TernaryLinear computes them (Shazeer 2020, arXiv:2002.05202).
-// They are never written as a whole: twice the bytes of h, which many tokens would send to memory
-// and back.
+// One op, so that a device need not write them as a whole: twice the bytes of h, which many tokens
+// would send to memory and back.
 template <typename F>
 struct GatedLinearParams {
   struct Product {

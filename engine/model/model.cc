@@ -177,17 +177,6 @@ std::array<QuantizedMat<F>, kLinears> Model<F>::NormedInputs(
 }
 
 template <typename F>
-int64_t Model<F>::workspace_bytes() const {
-  int64_t bytes = 0;
-  for (const Workspace* w :
-       {&x_, &normed_, &q_, &k_, &v_, &attention_, &ffn_, &cos_, &sin_, &last_, &logits_}) {
-    bytes += static_cast<int64_t>(w->data.size_bytes());
-  }
-  for (const QuantizedWorkspace& w : linear_inputs_) bytes += w.bytes();
-  return bytes + quantized_.bytes();
-}
-
-template <typename F>
 EnergyCostModel Model<F>::energy_costs(KvType kv_type) const {
   const double head_elements = static_cast<double>(weights_->head.rows * weights_->head.cols);
   double ternary_elements = 0;

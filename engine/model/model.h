@@ -43,8 +43,6 @@ class Model {
   Ops<F>& ops() { return *ops_; }
   int64_t max_step_tokens() const { return max_step_tokens_; }
   int64_t max_logit_rows() const { return max_logit_rows_; }
-  // Bytes of the work buffers.
-  int64_t workspace_bytes() const;
   EnergyCostModel energy_costs(KvType kv_type) const;
 
  private:
@@ -62,9 +60,6 @@ class Model {
     AlignedBuffer<int32_t> sum;
     QuantizedWorkspace(int64_t rows, int64_t cols);
     QuantizedMat<F> Rows(int64_t rows, int64_t cols);
-    int64_t bytes() const {
-      return static_cast<int64_t>(q.size_bytes() + scale.size_bytes() + sum.size_bytes());
-    }
   };
 
   F eps() const { return static_cast<F>(config_->rms_norm_eps); }

@@ -15,6 +15,8 @@
 namespace sterna::cpu {
 namespace {
 
+static_assert(kTileRows == kAmxTileTokens && kTileBytes == kTernaryBlockCols);
+
 // Tiles: sums of two row blocks for the first 16 tokens (0, 1) and for the next (2, 3), activations
 // of both (4, 5), codes of the two row blocks (6, 7).
 void Configure(int64_t first_tokens, int64_t next_tokens) {
@@ -79,10 +81,13 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     if constexpr (kBlocks == 2) Unpack(packed + row_block_bytes + at, ahead, codes[b % 2][1]);
   };
   const auto load = [&](int64_t b) __attribute__((always_inline)) {
+    // GCC 12 does not know that loads of tiles read memory.
+    asm volatile("" : : : "memory");
     _tile_loadd(4, q + b * q_tile_bytes, kTileBytes);
     if constexpr (kTokenTiles == 2) _tile_loadd(5, next_q + b * next_q_tile_bytes, kTileBytes);
     _tile_loadd(6, codes[b % 2][0].bytes, kTileBytes);
     if constexpr (kBlocks == 2) _tile_loadd(7, codes[b % 2][1].bytes, kTileBytes);
+    asm volatile("" : : : "memory");
   };
   // Activations of many tokens come from the second-level cache.
   const auto prefetch = [&](int64_t b) __attribute__((always_inline)) {
@@ -169,14 +174,7 @@ void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {
   }
   if (configured != 0) _tile_release();
   if (token == task.tokens) return;
-  TernaryTask rest = task;
-  rest.q += token * task.q_stride;
-  rest.s += token * task.num_groups;
-  if (task.inverse_s != nullptr) rest.inverse_s += token * task.num_groups;
-  rest.sum += token * task.num_groups;
-  rest.y += token * task.y_stride;
-  rest.tokens -= token;
-  Avx512VnniKernels().ternary_linear(rest, first, count);
+  Avx512VnniKernels().ternary_linear(FromToken(task, token), first, count);
 }
 
 void DenseLinear(const DenseTask& task, int64_t first, int64_t count) {

@@ -91,7 +91,7 @@ class CpuOps final : public Ops<float> {
   bool MarkDrawable(const ShortlistLinearParams<float>& p);
 
   // One ternary product and what its task points to.
-  struct Product {
+  struct PreparedProduct {
     TernaryTask task;
     float tensor_scale = 0.0f;
     std::vector<float> inverse_s;
@@ -104,9 +104,9 @@ class CpuOps final : public Ops<float> {
   const CpuKernels& kernels_;
   ThreadPool pool_;
   int64_t amx_from_tokens_ = kAmxFromTokens;
-  std::vector<int64_t> runs_;            // ForPanels': where each begins, and the number of panels
-  std::vector<Product> products_;        // at most as many as were ever asked for at once
-  std::vector<int64_t> attention_runs_;  // where each begins, and the number of tokens
+  std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
+  std::vector<PreparedProduct> products_;  // at most as many as were ever asked for at once
+  std::vector<int64_t> attention_runs_;    // where each begins, and the number of tokens
   // DenseLinear's; they grow to what was needed most.
   AlignedBuffer<std::byte> packed_x_;
   std::vector<float> x_scale_;

@@ -44,31 +44,29 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p) {
           .amx_from_tokens = 0};
 }
 
-// Writes the tiles of the group of kAmxTileTokens tokens that begins at `token`.
-void PackTiles(const TernaryTask& task, int64_t token, int8_t* tiles) {
+// Writes tile `tile` of those that TernaryTask::q_tiles describes.
+void PackTile(const TernaryTask& task, int64_t tile, int8_t* tiles) {
+  const int64_t token = tile / task.col_blocks * kAmxTileTokens;
+  const int64_t block = tile % task.col_blocks;
   const int64_t tokens = std::min(kAmxTileTokens, task.tokens - token);
-  int8_t* out = tiles + token * task.q_stride;
-  for (int64_t b = 0; b < task.col_blocks; ++b) {
-    const int8_t* q = task.q + token * task.q_stride + b * kTernaryBlockCols;
-    for (int64_t t = 0; t < tokens; ++t, out += kTernaryBlockCols) {
-      std::memcpy(out, q + t * task.q_stride, kTernaryBlockCols);
-    }
+  const int8_t* q = task.q + token * task.q_stride + block * kTernaryBlockCols;
+  int8_t* out = tiles + token * task.q_stride + block * tokens * kTernaryBlockCols;
+  for (int64_t t = 0; t < tokens; ++t) {
+    std::memcpy(out + t * kTernaryBlockCols, q + t * task.q_stride, kTernaryBlockCols);
   }
 }
 
 // The part of a product for `rows` rows from `row`, a multiple of kTernaryBlockRows, and `tokens`
-// tokens from `token`, a multiple of kAmxTileTokens. Its outputs go to y [tokens, kPanelRows].
+// tokens from `token`, both multiples of kAmxTileTokens unless they are the last. Its outputs go to
+// y [tokens, kPanelRows].
 TernaryTask PartOf(TernaryTask task, int64_t row, int64_t rows, int64_t token, int64_t tokens,
                    float* y) {
+  task.y_stride = 0;  // y has only this part
+  task = FromToken(task, token);
   task.packed += row * task.col_blocks * (kTernaryBlockBytes / kTernaryBlockRows);
   task.rows = rows;
   task.w_scale += row * task.w_scale_row_stride;
   if (task.bias != nullptr) task.bias += row;
-  task.q += token * task.q_stride;
-  if (task.q_tiles != nullptr) task.q_tiles += token * task.q_stride;
-  task.s += token * task.num_groups;
-  if (task.inverse_s != nullptr) task.inverse_s += token * task.num_groups;
-  task.sum += token * task.num_groups;
   task.tokens = tokens;
   task.y = y;
   task.y_stride = kPanelRows;
@@ -80,7 +78,7 @@ TernaryTask PartOf(TernaryTask task, int64_t row, int64_t rows, int64_t token, i
 void CpuOps::PrepareProducts(std::span<const TernaryLinearParams<float>> all) {
   if (products_.size() < all.size()) products_.resize(all.size());
   for (size_t i = 0; i < all.size(); ++i) {
-    Product& product = products_[i];
+    PreparedProduct& product = products_[i];
     TernaryTask& task = product.task;
     task = MakeTask(all[i]);
     task.amx_from_tokens = amx_from_tokens_;
@@ -92,18 +90,20 @@ void CpuOps::PrepareProducts(std::span<const TernaryLinearParams<float>> all) {
       task.inverse_s = product.inverse_s.data();
     }
     if (!kernels_.amx || task.tokens < amx_from_tokens_) continue;
-    if (i > 0 && all[i].q.q == all[i - 1].q.q && all[i].q.rows == all[i - 1].q.rows) {
+    const bool shared = i > 0 && all[i].q.q == all[i - 1].q.q &&
+                        all[i].q.rows == all[i - 1].q.rows && all[i].q.cols == all[i - 1].q.cols;
+    if (shared) {
       task.q_tiles = products_[i - 1].task.q_tiles;
       continue;
     }
     const auto bytes = static_cast<size_t>(task.tokens * task.q_stride);
     if (product.q_tiles.size() < bytes) product.q_tiles = AlignedBuffer<int8_t>(bytes);
     task.q_tiles = product.q_tiles.data();
-    ForRuns(CeilDiv(task.tokens, kAmxTileTokens),
-            kAmxTileTokens * task.q_stride / kWeightBytesPerNanosecond,
+    ForRuns(CeilDiv(task.tokens, kAmxTileTokens) * task.col_blocks,
+            kAmxTileTokens * kTernaryBlockCols / kWeightBytesPerNanosecond,
             [&](int64_t first, int64_t count) {
-              for (int64_t group = first; group < first + count; ++group) {
-                PackTiles(task, group * kAmxTileTokens, product.q_tiles.data());
+              for (int64_t tile = first; tile < first + count; ++tile) {
+                PackTile(task, tile, product.q_tiles.data());
               }
             });
   }

@@ -1,5 +1,5 @@
 // What an instruction set has to provide: a table of plain functions on plain pointers. CpuOps
-// (cpu_ops.cc) checks shapes, shares the work out over threads and calls these.
+// (cpu_ops.h) checks shapes, shares the work out over threads and calls these.
 //
 // The files that fill a table are compiled with the flags of their instruction set, so everything
 // they define must have internal linkage: an inline function or a standard container compiled there
@@ -62,6 +62,24 @@ struct TernaryTask {
   bool accumulate;
   int64_t amx_from_tokens;  // where AMX is there: fewer tokens are left to VNNI
 };
+
+// In an unnamed namespace for the reason given above.
+namespace {
+
+// The same product for the tokens from `token` on, a multiple of kAmxTileTokens or the place from
+// which q_tiles are no longer read.
+inline TernaryTask FromToken(TernaryTask task, int64_t token) {
+  task.q += token * task.q_stride;
+  if (task.q_tiles != nullptr) task.q_tiles += token * task.q_stride;
+  task.s += token * task.num_groups;
+  if (task.inverse_s != nullptr) task.inverse_s += token * task.num_groups;
+  task.sum += token * task.num_groups;
+  task.tokens -= token;
+  task.y += token * task.y_stride;
+  return task;
+}
+
+}  // namespace
 
 // One DenseLinear call: y [tokens, rows] = x [tokens, cols] . w [rows, cols]^T.
 struct DenseTask {

@@ -147,11 +147,14 @@ TEST(Invariance, Norms) {
         {.x = Rows(x, begin, end), .weight = weight, .eps = 1e-5f, .y = View(y, end - begin)});
     return BytesOf(y);
   });
-  ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
-    Quantized<float> out(end - begin, kCols, 128);
-    ops.RmsNormQuantize({.x = Rows(x, begin, end), .weight = weight, .eps = 1e-5f, .out = out.mat});
-    return BytesOf(out);
-  });
+  for (const int64_t group : {0, 128}) {
+    ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
+      Quantized<float> out(end - begin, kCols, group);
+      ops.RmsNormQuantize(
+          {.x = Rows(x, begin, end), .weight = weight, .eps = 1e-5f, .out = out.mat});
+      return BytesOf(out);
+    });
+  }
 }
 
 // One sequence whose last kRows tokens are computed in chunks: rope, append, then attention that

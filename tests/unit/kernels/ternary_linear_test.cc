@@ -142,8 +142,9 @@ void ExpectEqualsReference(const TernaryMatrix& w, int64_t tokens, bool with_bia
 
 TEST(TernaryLinear, ScalesBiasAndAccumulationEqualTheReferenceBitForBit) {
   Random random(2);
-  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {40, 200}, {130, 384}}) {
-    for (const int64_t tokens : {1, 3, 8, 13}) {
+  for (const auto& [rows, cols] :
+       {std::pair<int64_t, int64_t>{1, 1}, {40, 200}, {97, 320}, {130, 384}}) {
+    for (const int64_t tokens : {1, 3, 8, 13, 33}) {
       for (const bool flag : {false, true}) {
         TernaryMatrix tensor = testing::RandomTernary(random, rows, cols);
         tensor.SetTensorScale(0.731);
@@ -222,6 +223,9 @@ TEST(GatedLinear, IsTheActivationOfOneProductTimesTheOther) {
     if (grouped) {
       gate.SetGroupScales(std::move(gate_scales), 128);
       up.SetGroupScales(std::move(up_scales), 128);
+    } else if (rows == 700) {  // more than one panel
+      gate.SetTensorScale(0.0731);
+      up.SetTensorScale(1.37);
     } else {
       gate.SetRowScales(std::move(gate_scales));
       if (rows != 64) up.SetRowScales(std::move(up_scales));
@@ -232,15 +236,17 @@ TEST(GatedLinear, IsTheActivationOfOneProductTimesTheOther) {
       Quantized<float> other_q(tokens, kCols, grouped ? 128 : 0);
       testing::FillRandom(random, gate_q);
       testing::FillRandom(random, other_q);
-      const Quantized<float>& up_q = tokens == 7 ? other_q : gate_q;
+      const bool shared = tokens != 7 && tokens != 70;
+      const Quantized<float>& up_q = shared ? gate_q : other_q;
+      const std::span<const float> up_bias = shared ? std::span<const float>() : bias;
       for (const std::string& level : CpuIsaLevels()) {
         auto ops = testing::CpuOps(level, 2);
         const std::vector<float> gates = RunLinear(*ops, gate_q.mat, gate, {}, bias);
-        const std::vector<float> ups = RunLinear(*ops, up_q.mat, up, {});
+        const std::vector<float> ups = RunLinear(*ops, up_q.mat, up, {}, up_bias);
         for (const Activation activation : {Activation::kSilu, Activation::kReluSquared}) {
           std::vector<float> h(gates.size());
           ops->GatedLinear({.gate = {.q = gate_q.mat, .w = &gate, .bias = bias},
-                            .up = {.q = up_q.mat, .w = &up, .bias = {}},
+                            .up = {.q = up_q.mat, .w = &up, .bias = up_bias},
                             .activation = activation,
                             .h = testing::View(h, tokens)});
           for (size_t i = 0; i < h.size(); ++i) {
