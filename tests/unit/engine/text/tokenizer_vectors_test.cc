@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <chrono>
+#include <ctime>
 #include <memory>
 #include <string>
 #include <vector>
@@ -69,14 +70,15 @@ TEST_P(TokenizerVectorsTest, AMegabyteOfOneCharacterIsQuick) {
   for (const char* unit : {"a", " ", "\n", "1", "\xCC\x81\xCC\xA3", "\xF0\x9F\xA6\x99", "\t x"}) {
     std::string text;
     while (text.size() < 1'000'000) text += unit;
-    const auto start = std::chrono::steady_clock::now();
+    // The processor's time: what neighbours take of a shared machine does not count.
+    const std::clock_t start = std::clock();
     const auto ids = tokenizer_->Encode(text, false, false);
-    const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
+    const double seconds = static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC;
     ASSERT_TRUE(ids.ok()) << ids.status();
     const bool nfc = GetParam().vectors == std::string("qwen2");
     EXPECT_TRUE(Decode(*tokenizer_, *ids) == (nfc ? NormalizeNfc(text) : text)) << unit;
     // Quadratic would be minutes; the rest is room for slow and sanitized builds.
-    EXPECT_LT(seconds.count(), 30) << unit;
+    EXPECT_LT(seconds, 30) << unit;
   }
 }
 
