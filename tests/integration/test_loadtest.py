@@ -160,9 +160,10 @@ def test_latencies_are_those_of_the_server(loadtest):
                       "10", "--prompt-tokens", "3", "--check-counters", "--json", "-")
     assert result.returncode == 0, result.stderr
     latency = report_of(result)["milliseconds"]
-    # 20 ms before each of ten pieces, the usage and the end; a busy machine may only be slower.
-    assert 20 <= latency["time_to_first_token"]["p50"] < 120
-    assert 15 <= latency["inter_token_latency"]["mean"] < 120
+    # 20 ms before each of ten pieces, the usage and the end; a busy machine may only be slower,
+    # and no machine is so slow that a wrong unit would pass.
+    assert 20 <= latency["time_to_first_token"]["p50"] < 2000
+    assert 15 <= latency["inter_token_latency"]["mean"] < 2000
     assert latency["inter_token_latency"]["count"] == 6 * 9
     assert latency["end_to_end"]["p50"] >= 240
     assert report_of(result)["energy"] is None
@@ -183,6 +184,8 @@ def test_a_server_that_miscounts_is_found_out(loadtest):
 
 
 def test_errors_are_counted_by_kind(loadtest):
+    finished = threading.Event()
+
     def unreliable(handler, request, number):
         if number == 1:
             return handler.answer(429, b'{"error": {"message": "full", "code": "queue_full"}}')
@@ -196,11 +199,13 @@ def test_errors_are_counted_by_kind(loadtest):
             return handler.stream(list(events(2))[:-1])
         if number == 5:
             handler.close_connection = True
-            return time.sleep(5)
+            return finished.wait()
         return good(handler, request, number)
 
+    # Long enough that a stalled machine does not turn the good answers into timeouts.
     result = loadtest("--url", FakeServer(unreliable).url, "--requests", "7", "--concurrency", "1",
-                      "--max-tokens", "2", "--prompt-tokens", "3", "--timeout", "1", "--json", "-")
+                      "--max-tokens", "2", "--prompt-tokens", "3", "--timeout", "10", "--json", "-")
+    finished.set()
     assert result.returncode == 0, result.stderr
     requests = report_of(result)["requests"]
     assert requests["succeeded"] == 2
