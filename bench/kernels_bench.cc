@@ -172,11 +172,10 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
   auto ops = MakeOps(isa, threads);
   const int64_t blocks = CeilDiv(context, kKvBlockTokens);
   const int64_t sequences = one_prompt ? 1 : tokens;
-  const int64_t elements = sequences * blocks * kKvBlockTokens * kv_heads * head_dim;
-  const int64_t element_bytes = KvView<float>::ElementBytes(type);
+  const int64_t head_block_bytes = KvView<float>::HeadBlockBytes(type, head_dim);
   // The arithmetic does not depend on the values: tiny ones, whatever the type.
-  AlignedBuffer<uint8_t> k(elements * element_bytes), v(k.size());
-  for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = 1 + i % 13;
+  AlignedBuffer<std::byte> k(sequences * blocks * kv_heads * head_block_bytes), v(k.size());
+  for (size_t i = 0; i < k.size(); ++i) k[i] = v[i] = static_cast<std::byte>(1 + i % 13);
   std::vector<int32_t> positions(tokens, static_cast<int32_t>(context - 1)), sequence(tokens);
   std::vector<int32_t> tables(sequences * blocks);
   for (int64_t i = 0; i < tokens; ++i) {
@@ -207,9 +206,10 @@ void BenchAttention(::benchmark::State& state, const std::string& isa, int threa
     ::benchmark::DoNotOptimize(o.data());
   }
   const int64_t attended = std::accumulate(positions.begin(), positions.end(), tokens);
-  const auto read = static_cast<double>(2 * attended * kv_heads * head_dim);
-  state.counters["GB"] = PerSecond(1e-9 * read * static_cast<double>(element_bytes));
-  state.counters["GOP"] = PerSecond(2e-9 * read * heads / kv_heads);
+  const auto read = static_cast<double>(2 * attended * kv_heads);  // vectors
+  state.counters["GB"] =
+      PerSecond(1e-9 * read * static_cast<double>(head_block_bytes) / kKvBlockTokens);
+  state.counters["GOP"] = PerSecond(2e-9 * read * static_cast<double>(head_dim * heads / kv_heads));
 }
 
 void BenchRmsNormQuantize(::benchmark::State& state, const std::string& isa, int threads) {
@@ -307,7 +307,8 @@ void RegisterLevel(const std::string& isa, int threads) {
     }
   }
   for (const auto& [name, type] : {std::pair("PagedAttention/f32", KvType::kFull),
-                                   std::pair("PagedAttention/f16", KvType::kF16)}) {
+                                   std::pair("PagedAttention/f16", KvType::kF16),
+                                   std::pair("PagedAttention/int8", KvType::kI8)}) {
     add(name, BenchAttention, type, /*one_prompt=*/false)
         ->ArgNames({"T", "context", "kv_heads", "head_dim", "heads"})
         ->Args({1, 1024, 5, 128, 20})

@@ -2,6 +2,7 @@
 #ifndef STERNA_KERNELS_TENSOR_H_
 #define STERNA_KERNELS_TENSOR_H_
 
+#include <cstddef>
 #include <cstdint>
 
 namespace sterna {
@@ -37,7 +38,8 @@ struct QuantizedMat {
 };
 
 // One layer of the paged K/V cache. A block holds kKvBlockTokens tokens:
-//   k, v: [num_blocks, num_kv_heads, kKvBlockTokens, head_dim]
+//   k, v: [num_blocks, num_kv_heads] x (vectors [kKvBlockTokens, head_dim],
+//                                       with kI8 then scales [kKvBlockTokens] f32)
 // A slot names one token's place: slot = block * kKvBlockTokens + offset in the block.
 inline constexpr int64_t kKvBlockTokens = 16;
 
@@ -45,26 +47,43 @@ inline constexpr int64_t kKvBlockTokens = 16;
 enum class KvType {
   kFull,  // as the ops compute, F
   kF16,   // rounded to half precision (half_float.h): half the memory and traffic of f32
+  // Quantised like activations (QuantizedMat), with a scale for each token and head: a number is
+  // q * scale, scale = max(absmax, 1e-5) / 127. About half the memory and traffic of f16.
+  kI8,
 };
 
 template <typename F>
 struct KvView {
   KvType type = KvType::kFull;
-  void* k = nullptr;
-  void* v = nullptr;
+  std::byte* k = nullptr;
+  std::byte* v = nullptr;
   int64_t num_blocks = 0;
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
 
   static constexpr int64_t ElementBytes(KvType type) {
-    return type == KvType::kFull ? static_cast<int64_t>(sizeof(F)) : 2;
+    if (type == KvType::kI8) return 1;
+    return type == KvType::kF16 ? 2 : static_cast<int64_t>(sizeof(F));
+  }
+  // Bytes of K, or of V, that one head has in one block.
+  static constexpr int64_t HeadBlockBytes(KvType type, int64_t head_dim) {
+    const int64_t scale_bytes = type == KvType::kI8 ? static_cast<int64_t>(sizeof(float)) : 0;
+    return kKvBlockTokens * (head_dim * ElementBytes(type) + scale_bytes);
   }
 
-  // Element offset of the vector of `head` at `slot`.
+  // Byte offset, in k and in v, of what `head` has in `block`.
+  int64_t BlockOffset(int64_t block, int64_t head) const {
+    return (block * num_kv_heads + head) * HeadBlockBytes(type, head_dim);
+  }
+  // Byte offset of the vector of `head` at `slot`.
   int64_t Offset(int64_t slot, int64_t head) const {
-    return ((slot / kKvBlockTokens * num_kv_heads + head) * kKvBlockTokens +
-            slot % kKvBlockTokens) *
-           head_dim;
+    return BlockOffset(slot / kKvBlockTokens, head) +
+           slot % kKvBlockTokens * head_dim * ElementBytes(type);
+  }
+  // kI8: byte offset of that vector's scale.
+  int64_t ScaleOffset(int64_t slot, int64_t head) const {
+    return BlockOffset(slot / kKvBlockTokens, head) + kKvBlockTokens * head_dim +
+           slot % kKvBlockTokens * static_cast<int64_t>(sizeof(float));
   }
 };
 

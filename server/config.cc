@@ -12,11 +12,16 @@ namespace fs = std::filesystem;
 Flag KvCacheDtypeFlag(std::string& dtype) {
   return {.name = "kv-cache-dtype",
           .value = &dtype,
-          .help = "How keys and values are stored; f32 takes twice the memory of f16.",
-          .choices = {"f16", "f32"}};
+          .help =
+              "How keys and values are stored; f32 takes twice the memory of f16, int8 (with a "
+              "scale for each token and head) about half.",
+          .choices = {"f16", "f32", "int8"}};
 }
 
-KvType KvTypeOf(const std::string& dtype) { return dtype == "f16" ? KvType::kF16 : KvType::kFull; }
+KvType KvTypeOf(const std::string& dtype) {
+  if (dtype == "int8") return KvType::kI8;
+  return dtype == "f16" ? KvType::kF16 : KvType::kFull;
+}
 
 Flag HeadDtypeFlag(HeadConfig& head) {
   return {.name = "head-dtype",
@@ -89,8 +94,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       {.name = "step-seconds",
        .value = &c.step_seconds,
        .help = "With --max-step-tokens 0: about how long the prompts of a step may take beside "
-               "--max-sequences requests that decode; with fewer of those prompts may take their "
-               "share.",
+               "requests that decode.",
        .min = 0.001,
        .max = 60},
       {.name = "max-chunk-tokens",

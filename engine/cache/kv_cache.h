@@ -1,7 +1,7 @@
 // The K/V memory of all layers and its layout; knows nothing of sequences.
 //
-// Per layer, K and V each are [num_blocks, num_kv_heads, kKvBlockTokens, head_dim]
-// (kernels/tensor.h): one block of one head is contiguous, which is what attention streams through.
+// The layout of a layer is KvView's (kernels/tensor.h): one block of one head is contiguous, which
+// is what attention streams through.
 // Thread contract: the engine thread alone.
 #ifndef STERNA_ENGINE_CACHE_KV_CACHE_H_
 #define STERNA_ENGINE_CACHE_KV_CACHE_H_
@@ -40,8 +40,8 @@ class KvCache {
 
   // Bytes that one block takes over all layers.
   static int64_t BytesPerBlock(const ModelConfig& config, KvType type) {
-    return config.num_layers * 2 * config.num_kv_heads * kKvBlockTokens * config.head_dim *
-           KvView<F>::ElementBytes(type);
+    return config.num_layers * 2 * config.num_kv_heads *
+           KvView<F>::HeadBlockBytes(type, config.head_dim);
   }
 
  private:

@@ -45,6 +45,14 @@ struct Avx2Vector {
     for (int64_t i = 0; i < n; ++i) halves[i] = p[i];
     return LoadF16(halves);
   }
+  static Reg LoadI8(const int8_t* p) {
+    return ToFloat(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+  }
+  static Reg LoadI8N(const int8_t* p, int64_t n) {
+    int8_t bytes[kLanes] = {};
+    for (int64_t i = 0; i < n; ++i) bytes[i] = p[i];
+    return LoadI8(bytes);
+  }
   static void StoreF16N(F16* p, int64_t n, Reg x) {
     const __m128i halves = _mm256_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     if (n == kLanes) {

@@ -41,6 +41,12 @@ struct Avx512Vector {
   static Reg LoadF16N(const F16* p, int64_t n) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(First(n), p));
   }
+  static Reg LoadI8(const int8_t* p) {
+    return ToFloat(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  }
+  static Reg LoadI8N(const int8_t* p, int64_t n) {
+    return ToFloat(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(First(n), p)));
+  }
   static void StoreF16N(F16* p, int64_t n, Reg x) {
     const __m256i halves = _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     _mm256_mask_storeu_epi16(p, First(n), halves);

@@ -100,11 +100,28 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
   STERNA_CHECK(p.k_norm.empty() || std::ssize(p.k_norm) == hd);
   STERNA_CHECK(p.k.rows == p.q.rows && p.v.rows == p.q.rows && p.cos.rows == p.q.rows &&
                p.sin.rows == p.q.rows && std::ssize(p.slots) == p.q.rows);
-  const auto store = [&](const float* x, void* data, int64_t offset) {
-    if (p.kv.type == KvType::kF16) {
-      kernels_.narrow_f16(x, hd, static_cast<F16*>(data) + offset);
-    } else {
-      std::copy_n(x, hd, static_cast<float*>(data) + offset);
+  const auto store = [&](const float* x, std::byte* data, int64_t slot, int64_t head) {
+    std::byte* to = data + p.kv.Offset(slot, head);
+    switch (p.kv.type) {
+      case KvType::kFull:
+        std::copy_n(x, hd, reinterpret_cast<float*>(to));
+        break;
+      case KvType::kF16:
+        kernels_.narrow_f16(x, hd, reinterpret_cast<F16*>(to));
+        break;
+      case KvType::kI8: {
+        float s;
+        int32_t sum;
+        kernels_.norm_quantize(x, nullptr, 0.0f,
+                               {.q = reinterpret_cast<int8_t*>(to),
+                                .stride = hd,
+                                .cols = hd,
+                                .group_size = hd,
+                                .scale = &s,
+                                .sum = &sum});
+        *reinterpret_cast<float*>(data + p.kv.ScaleOffset(slot, head)) = 1.0f / s;
+        break;
+      }
     }
   };
   ForRuns(p.q.rows, (p.q.cols + 2 * p.k.cols) / kFloatsPerNanosecond,
@@ -120,8 +137,8 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
               for (int64_t h = 0; h < kv_heads; ++h) {
                 float* k = p.k.row(t) + h * hd;
                 Rotate(kernels_, k, p.k_norm, p.norm_eps, cos, sin, hd);
-                store(k, p.kv.k, p.kv.Offset(slot, h));
-                store(p.v.row(t) + h * hd, p.kv.v, p.kv.Offset(slot, h));
+                store(k, p.kv.k, slot, h);
+                store(p.v.row(t) + h * hd, p.kv.v, slot, h);
               }
             }
           });
@@ -139,10 +156,6 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
     STERNA_CHECK(position >= 0 && position / kKvBlockTokens < p.block_tables.cols);
     attended += position + 1;
   }
-  const auto head_of = [&p](const void* data, int64_t kv_head) -> const void* {
-    return static_cast<const std::byte*>(data) +
-           p.kv.Offset(0, kv_head) * KvView<float>::ElementBytes(p.kv.type);
-  };
   const auto first_of = [&p](int64_t last) {
     return p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0;
   };
@@ -174,10 +187,10 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
           .token_stride = p.q.cols,
           .heads = group,
           .head_dim = hd,
-          .k = head_of(p.kv.k, kv_head),
-          .v = head_of(p.kv.v, kv_head),
-          .f16 = p.kv.type == KvType::kF16,
-          .block_stride = p.kv.Offset(kKvBlockTokens, 0),
+          .k = p.kv.k + p.kv.BlockOffset(0, kv_head),
+          .v = p.kv.v + p.kv.BlockOffset(0, kv_head),
+          .kv_type = p.kv.type,
+          .block_stride = p.kv.BlockOffset(1, 0),
           .block_table = p.block_tables.row(p.sequence[t]),
           .first = first_of(p.positions[t]),
           .last = p.positions[t],

@@ -14,9 +14,11 @@
 #ifndef STERNA_KERNELS_CPU_KERNEL_TABLE_H_
 #define STERNA_KERNELS_CPU_KERNEL_TABLE_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/dense_format.h"
+#include "kernels/tensor.h"
 
 namespace sterna::cpu {
 
@@ -117,10 +119,10 @@ struct AttentionTask {
   int64_t token_stride;  // of q and o, in elements
   int64_t heads;
   int64_t head_dim;
-  const void* k;  // of the key/value head in physical block 0
-  const void* v;
-  bool f16;                    // K and V; else f32
-  int64_t block_stride;        // elements from a physical block to the next
+  const std::byte* k;  // of the key/value head in physical block 0
+  const std::byte* v;
+  KvType kv_type;
+  int64_t block_stride;        // bytes from a physical block to the next
   const int32_t* block_table;  // physical block of each logical block
   int64_t first;               // positions attended: first .. last, by the next token one more
   int64_t last;

@@ -42,6 +42,12 @@ struct PortableVector {
     return x;
   }
   static Reg LoadF16(const F16* p) { return LoadF16N(p, kLanes); }
+  static Reg LoadI8N(const int8_t* p, int64_t n) {
+    Reg x = Zero();
+    for (int64_t i = 0; i < n; ++i) x[i] = static_cast<float>(p[i]);
+    return x;
+  }
+  static Reg LoadI8(const int8_t* p) { return LoadI8N(p, kLanes); }
   static void StoreF16N(F16* p, int64_t n, Reg x) {
     for (int64_t i = 0; i < n; ++i) p[i].bits = FloatToHalf(x[i]);
   }

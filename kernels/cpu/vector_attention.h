@@ -2,6 +2,7 @@
 #ifndef STERNA_KERNELS_CPU_VECTOR_ATTENTION_H_
 #define STERNA_KERNELS_CPU_VECTOR_ATTENTION_H_
 
+#include <cstddef>
 #include <cstdint>
 
 #include "kernels/cpu/kernel_table.h"
@@ -128,11 +129,25 @@ struct VectorAttention : VectorMath<V> {
     if (h < last) body.template operator()<1>(h);
   }
 
-  // Asks for a block of K or V: the hardware does not know where the next one is.
+  // Whether scales stand behind the rows of a block (KvType::kI8).
   template <typename E>
-  static void PrefetchBlock(const E* block, int64_t hd) {
-    constexpr int64_t kLineElements = 64 / sizeof(E);
-    for (int64_t i = 0; i < kKvBlockTokens * hd; i += kLineElements) __builtin_prefetch(block + i);
+  static constexpr bool kScaled = sizeof(E) == sizeof(int8_t);
+
+  // numbers[i] *= the scale of row i of `block`, if there are scales, for its first `rows` rows.
+  template <typename E>
+  static void TimesScales(const E* block, int64_t hd, int64_t rows, float* numbers) {
+    if constexpr (kScaled<E>) {
+      const float* scales = reinterpret_cast<const float*>(block + kKvBlockTokens * hd);
+      for (int64_t i = 0; i < rows; i += kLanes) {
+        const int64_t n = rows - i;
+        StoreUpTo(numbers + i, n, V::Mul(LoadUpTo(numbers + i, n), LoadUpTo(scales + i, n)));
+      }
+    }
+  }
+
+  // Asks for a block of K or V: the hardware does not know where the next one is.
+  static void PrefetchBlock(const std::byte* block, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(block + i);
   }
 
   // Spans in order of position, cut at multiples of kSpanBlocks blocks whatever is attended. All
@@ -142,8 +157,8 @@ struct VectorAttention : VectorMath<V> {
   template <typename E>
   static void Attend(const AttentionTask& task, int64_t head, int64_t heads) {
     const int64_t hd = task.head_dim;
-    const E* k = static_cast<const E*>(task.k);
-    const E* v = static_cast<const E*>(task.v);
+    const int64_t row_bytes = hd * sizeof(E) + (kScaled<E> ? sizeof(float) : 0);
+    const int64_t block_bytes = kKvBlockTokens * row_bytes;
     const int64_t queries = task.tokens * heads;  // token by token
     const float* q[kAttentionQueries];
     float* o[kAttentionQueries];
@@ -176,23 +191,33 @@ struct VectorAttention : VectorMath<V> {
       const E* values[kSpanBlocks];
       for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < end; ++b) {
         const int64_t offset = task.block_table[span + b] * task.block_stride;
-        values[b] = v + offset;
-        PrefetchBlock(values[b], hd);
+        const E* keys = reinterpret_cast<const E*>(task.k + offset);
+        values[b] = reinterpret_cast<const E*>(task.v + offset);
+        PrefetchBlock(task.v + offset, block_bytes);
         if (span + b < last_block) {
-          PrefetchBlock(k + task.block_table[span + b + 1] * task.block_stride, hd);
+          PrefetchBlock(task.k + task.block_table[span + b + 1] * task.block_stride, block_bytes);
         }
         // Four scores at once, though some may not be attended: a block is whole in memory.
         const int64_t from = b * kKvBlockTokens;
         const int64_t to = end - from < kKvBlockTokens ? end - from : kKvBlockTokens;
         ForQueries(active, queries, [&]<int kQueries>(int64_t h) {
           for (int64_t j = 0; j < to; j += 4) {
-            FourScores<kQueries>(q + h, k + offset + j * hd, hd, from + j, weights + h);
+            FourScores<kQueries>(q + h, keys + j * hd, hd, from + j, weights + h);
+          }
+          for (int64_t i = h; i < h + kQueries; ++i) {
+            TimesScales(keys, hd, to, weights[i] + from);
           }
         });
       }
       float keep[kAttentionQueries];
       for (int64_t h = active; h < queries; ++h) {
-        keep[h] = Weigh(weights[h], task.scale, begin, end_of(h), state[h]);
+        const int64_t last = end_of(h);
+        keep[h] = Weigh(weights[h], task.scale, begin, last, state[h]);
+        for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < last; ++b) {
+          const int64_t from = b * kKvBlockTokens;
+          const int64_t to = last - from < kKvBlockTokens ? last - from : kKvBlockTokens;
+          TimesScales(values[b], hd, to, weights[h] + from);
+        }
       }
       ForQueries(active, queries, [&]<int kQueries>(int64_t h) {
         const int64_t common = end_of(h);
@@ -217,10 +242,16 @@ struct VectorAttention : VectorMath<V> {
     const int64_t most = kAttentionQueries / task.tokens;
     for (int64_t head = 0; head < task.heads; head += most) {
       const int64_t heads = task.heads - head < most ? task.heads - head : most;
-      if (task.f16) {
-        Attend<F16>(task, head, heads);
-      } else {
-        Attend<float>(task, head, heads);
+      switch (task.kv_type) {
+        case KvType::kFull:
+          Attend<float>(task, head, heads);
+          break;
+        case KvType::kF16:
+          Attend<F16>(task, head, heads);
+          break;
+        case KvType::kI8:
+          Attend<int8_t>(task, head, heads);
+          break;
       }
     }
   }

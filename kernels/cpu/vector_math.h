@@ -24,7 +24,7 @@ constexpr float kExpHighest = 88.0f;
 // V has, all static, Reg being a register of kLanes floats and IntReg one of kLanes int32:
 //
 // - Zero, Set(float), Load, LoadN(p, n) with zeros past n, Store, StoreN
-// - LoadF16, LoadF16N
+// - LoadF16, LoadF16N, LoadI8, LoadI8N: the same of other types
 // - LoadPairs(p, even, odd): the first and the second of kLanes pairs of bf16
 // - StoreF16N(p, n, x), rounding half to even; x is no larger than a half can be, or NaN
 // - Add, Sub, Mul, Div, Abs, Fma(a, b, c) = a * b + c
@@ -79,6 +79,9 @@ struct VectorMath {
   static Reg LoadWide(const float* p, int64_t n) { return LoadUpTo(p, n); }
   static Reg LoadWide(const F16* p, int64_t n) {
     return n >= kLanes ? V::LoadF16(p) : V::LoadF16N(p, n);
+  }
+  static Reg LoadWide(const int8_t* p, int64_t n) {
+    return n >= kLanes ? V::LoadI8(p) : V::LoadI8N(p, n);
   }
 };
 

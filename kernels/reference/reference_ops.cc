@@ -1,6 +1,7 @@
 // The readable implementation of kernels/ops.h: each op is its definition, in F, one thread.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 #include <memory>
@@ -16,24 +17,6 @@
 
 namespace sterna {
 namespace {
-
-// Element i of K or V, `data` being p.kv.k or p.kv.v.
-template <typename F>
-F LoadKv(const KvView<F>& kv, const void* data, int64_t i) {
-  if (kv.type == KvType::kFull) return static_cast<const F*>(data)[i];
-  return HalfToFloat(static_cast<const uint16_t*>(data)[i]);
-}
-
-template <typename F>
-void StoreKv(const KvView<F>& kv, const F* x, void* data, int64_t i) {
-  for (int64_t j = 0; j < kv.head_dim; ++j) {
-    if (kv.type == KvType::kFull) {
-      static_cast<F*>(data)[i + j] = x[j];
-    } else {
-      static_cast<uint16_t*>(data)[i + j] = FloatToHalf(static_cast<float>(x[j]));
-    }
-  }
-}
 
 // y = x / sqrt(mean(x^2) + eps) * weight over n values.
 template <typename F>
@@ -71,6 +54,60 @@ void QuantizeRow(const F* x, const QuantizedMat<F>& out, int64_t row) {
     }
     out.scale[row * groups + g] = s;
     out.sum[row * groups + g] = sum;
+  }
+}
+
+// Stores x [head_dim] as the vector of `head` at `slot` of `data`, kv.k or kv.v.
+template <typename F>
+void StoreKv(const KvView<F>& kv, const F* x, std::byte* data, int64_t slot, int64_t head) {
+  std::byte* to = data + kv.Offset(slot, head);
+  switch (kv.type) {
+    case KvType::kFull:
+      std::copy_n(x, kv.head_dim, reinterpret_cast<F*>(to));
+      break;
+    case KvType::kF16:
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        reinterpret_cast<uint16_t*>(to)[i] = FloatToHalf(static_cast<float>(x[i]));
+      }
+      break;
+    case KvType::kI8: {
+      F s;
+      int32_t sum;
+      QuantizeRow(x,
+                  {.q = reinterpret_cast<int8_t*>(to),
+                   .stride = kv.head_dim,
+                   .scale = &s,
+                   .sum = &sum,
+                   .rows = 1,
+                   .cols = kv.head_dim,
+                   .group_size = kv.head_dim},
+                  0);
+      *reinterpret_cast<float*>(data + kv.ScaleOffset(slot, head)) = static_cast<float>(1 / s);
+      break;
+    }
+  }
+}
+
+// The vector of `head` at `slot` of `data`, as numbers, in x [head_dim].
+template <typename F>
+void LoadKv(const KvView<F>& kv, const std::byte* data, int64_t slot, int64_t head, F* x) {
+  const std::byte* from = data + kv.Offset(slot, head);
+  switch (kv.type) {
+    case KvType::kFull:
+      std::copy_n(reinterpret_cast<const F*>(from), kv.head_dim, x);
+      break;
+    case KvType::kF16:
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        x[i] = HalfToFloat(reinterpret_cast<const uint16_t*>(from)[i]);
+      }
+      break;
+    case KvType::kI8: {
+      const F scale = *reinterpret_cast<const float*>(data + kv.ScaleOffset(slot, head));
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        x[i] = static_cast<F>(reinterpret_cast<const int8_t*>(from)[i]) * scale;
+      }
+      break;
+    }
   }
 }
 
@@ -193,8 +230,8 @@ class ReferenceOps final : public Ops<F> {
         rotate(k, p.k_norm, t);
         const int64_t slot = p.slots[t];
         STERNA_CHECK(slot >= 0 && slot < p.kv.num_blocks * kKvBlockTokens);
-        StoreKv(p.kv, k, p.kv.k, p.kv.Offset(slot, h));
-        StoreKv(p.kv, p.v.row(t) + h * hd, p.kv.v, p.kv.Offset(slot, h));
+        StoreKv(p.kv, k, p.kv.k, slot, h);
+        StoreKv(p.kv, p.v.row(t) + h * hd, p.kv.v, slot, h);
       }
     }
   }
@@ -252,16 +289,17 @@ class ReferenceOps final : public Ops<F> {
     const int64_t first = p.window > 0 ? std::max<int64_t>(0, last - p.window + 1) : 0;
     const int32_t* blocks = p.block_tables.row(p.sequence[t]);
     const F* q = p.q.row(t) + head * hd;
-    auto offset = [&](int64_t position) {
+    std::vector<F> x(hd);
+    auto load = [&](int64_t position, const std::byte* data) {
       const int64_t block = blocks[position / kKvBlockTokens];
-      return p.kv.Offset(block * kKvBlockTokens + position % kKvBlockTokens, kv_head);
+      LoadKv(p.kv, data, block * kKvBlockTokens + position % kKvBlockTokens, kv_head, x.data());
     };
     std::vector<F> weights;
     F largest = -std::numeric_limits<F>::infinity();
     for (int64_t position = first; position <= last; ++position) {
-      const int64_t k = offset(position);
+      load(position, p.kv.k);
       F score = 0;
-      for (int64_t i = 0; i < hd; ++i) score += q[i] * LoadKv(p.kv, p.kv.k, k + i);
+      for (int64_t i = 0; i < hd; ++i) score += q[i] * x[i];
       weights.push_back(score * p.scale);
       largest = std::max(largest, weights.back());
     }
@@ -270,9 +308,9 @@ class ReferenceOps final : public Ops<F> {
     F* o = p.o.row(t) + head * hd;
     std::fill_n(o, hd, F(0));
     for (int64_t position = first; position <= last; ++position) {
-      const int64_t v = offset(position);
+      load(position, p.kv.v);
       const F probability = weights[position - first] / total;
-      for (int64_t i = 0; i < hd; ++i) o[i] += probability * LoadKv(p.kv, p.kv.v, v + i);
+      for (int64_t i = 0; i < hd; ++i) o[i] += probability * x[i];
     }
   }
 };

@@ -126,6 +126,7 @@ struct Drift {
 constexpr Drift kDrifts[] = {
     {HeadType::kAsStored, KvType::kFull, "K/V f32", 1e-3, 0.98, 0.002},
     {HeadType::kAsStored, KvType::kF16, "K/V f16", 5e-3, 0.96, 0.005},
+    {HeadType::kAsStored, KvType::kI8, "K/V int8", 1e-2, 0.95, 0.01},
     {HeadType::kInt8, KvType::kFull, "K/V f32, head int8", 2e-3, 0.97, 0.005},
 };
 

@@ -2,10 +2,14 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <numeric>
+#include <span>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -23,41 +27,64 @@ using testing::View;
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 
-constexpr KvType kKvTypes[] = {KvType::kFull, KvType::kF16};
+constexpr KvType kKvTypes[] = {KvType::kFull, KvType::kF16, KvType::kI8};
+
+// How the cache holds a vector, by definition: bytes, and for int8 a scale.
+template <typename F>
+struct Stored {
+  std::vector<uint8_t> bytes;
+  float scale = 0;
+
+  Stored(KvType type, std::span<const F> x) {
+    const auto append = [this](auto value) {
+      const auto* p = reinterpret_cast<const uint8_t*>(&value);
+      bytes.insert(bytes.end(), p, p + sizeof(value));
+    };
+    F absmax = F(1e-5f);
+    for (const F value : x) absmax = std::max(absmax, std::abs(value));
+    const F s = F(127) / absmax;
+    for (const F value : x) {
+      if (type == KvType::kFull) append(value);
+      if (type == KvType::kF16) append(FloatToHalf(static_cast<float>(value)));
+      if (type == KvType::kI8) append(static_cast<int8_t>(std::nearbyint(value * s)));
+    }
+    if (type == KvType::kI8) scale = static_cast<float>(1 / s);
+  }
+};
 
 template <typename F>
 struct Cache {
-  std::vector<uint8_t> k, v;
+  std::vector<std::byte> k, v;
   KvView<F> view;
 
   // All NaN, whatever the type.
   Cache(KvType type, int64_t blocks, int64_t kv_heads, int64_t head_dim)
-      : k(blocks * kv_heads * kKvBlockTokens * head_dim * KvView<F>::ElementBytes(type), 0xff),
-        v(k) {
+      : k(blocks * kv_heads * KvView<F>::HeadBlockBytes(type, head_dim), std::byte{0xff}), v(k) {
     view = {type, k.data(), v.data(), blocks, kv_heads, head_dim};
   }
   Cache(const Cache&) = delete;
   Cache& operator=(const Cache&) = delete;
 
-  // Stores x [head_dim] at element `offset` of `data`, k or v.
-  void Put(const float* x, std::vector<uint8_t>& data, int64_t offset) {
-    for (int64_t i = offset; i < offset + view.head_dim; ++i, ++x) {
-      if (view.type == KvType::kF16) {
-        reinterpret_cast<uint16_t*>(data.data())[i] = FloatToHalf(*x);
-      } else {
-        reinterpret_cast<F*>(data.data())[i] = *x;
-      }
+  // Stores x [head_dim] in `data`, k or v; of floats, so that every F stores the same.
+  void Put(const float* x, std::vector<std::byte>& data, int64_t slot, int64_t head) {
+    const std::span<const float> floats(x, view.head_dim);
+    const Stored<float> rounded(view.type, floats);
+    const Stored<F> full(view.type, std::vector<F>(floats.begin(), floats.end()));
+    const auto& bytes = view.type == KvType::kFull ? full.bytes : rounded.bytes;
+    std::memcpy(data.data() + view.Offset(slot, head), bytes.data(), bytes.size());
+    if (view.type == KvType::kI8) {
+      std::memcpy(data.data() + view.ScaleOffset(slot, head), &rounded.scale, sizeof(float));
     }
   }
-  // The vector there, as numbers.
-  std::vector<F> Get(const std::vector<uint8_t>& data, int64_t offset) const {
-    std::vector<F> x;
-    for (int64_t i = offset; i < offset + view.head_dim; ++i) {
-      x.push_back(view.type == KvType::kF16
-                      ? HalfToFloat(reinterpret_cast<const uint16_t*>(data.data())[i])
-                      : reinterpret_cast<const F*>(data.data())[i]);
+  void ExpectHolds(const Stored<F>& x, const std::vector<std::byte>& data, int64_t slot,
+                   int64_t head) const {
+    EXPECT_EQ(std::memcmp(data.data() + view.Offset(slot, head), x.bytes.data(), x.bytes.size()), 0)
+        << "slot " << slot << " head " << head;
+    if (view.type == KvType::kI8) {
+      float scale;
+      std::memcpy(&scale, data.data() + view.ScaleOffset(slot, head), sizeof(scale));
+      EXPECT_EQ(scale, x.scale) << "slot " << slot << " head " << head;
     }
-    return x;
   }
 };
 
@@ -108,8 +135,8 @@ std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int
       const int64_t slot = tables[s * 5 + p / kKvBlockTokens] * kKvBlockTokens + p % kKvBlockTokens;
       for (int64_t h = 0; h < problem.kv_heads; ++h) {
         const int64_t from = (token * problem.kv_heads + h) * problem.head_dim;
-        cache.Put(&problem.keys[from], cache.k, cache.view.Offset(slot, h));
-        cache.Put(&problem.values[from], cache.v, cache.view.Offset(slot, h));
+        cache.Put(&problem.keys[from], cache.k, slot, h);
+        cache.Put(&problem.values[from], cache.v, slot, h);
       }
     }
   }
@@ -139,9 +166,10 @@ TEST(PagedAttention, IsCloseToTheDoubleReference) {
     for (const Shape& shape : kShapes) {
       const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
       const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
-      for (const auto& [window, type] : {std::pair(0, KvType::kFull), std::pair(1, KvType::kFull),
-                                         std::pair(16, KvType::kFull), std::pair(33, KvType::kFull),
-                                         std::pair(0, KvType::kF16), std::pair(33, KvType::kF16)}) {
+      for (const auto& [window, type] :
+           {std::pair(0, KvType::kFull), std::pair(1, KvType::kFull), std::pair(16, KvType::kFull),
+            std::pair(33, KvType::kFull), std::pair(0, KvType::kF16), std::pair(33, KvType::kF16),
+            std::pair(0, KvType::kI8), std::pair(33, KvType::kI8)}) {
         const std::vector<double> expected =
             Attend(*CreateReferenceOps<double>(), problem, tables, window, type);
         const std::vector<float> actual = Attend(*ops, problem, tables, window, type);
@@ -228,15 +256,11 @@ Roped<F> RunRope(Ops<F>& ops, const std::vector<float>& q, const std::vector<flo
                     .kv = cache.view});
   for (int64_t t = 0; t < 3; ++t) {
     for (int64_t h = 0; h < 2; ++h) {
-      const int64_t at = cache.view.Offset(slots[t], h);
-      for (int64_t i = 0; i < head_dim; ++i) {
-        const int64_t from = (t * 2 + h) * head_dim + i;
-        const auto stored = [type](F x) {
-          return type == KvType::kF16 ? F(HalfToFloat(FloatToHalf(static_cast<float>(x)))) : x;
-        };
-        EXPECT_EQ(cache.Get(cache.k, at)[i], stored(out.k[from]));
-        EXPECT_EQ(cache.Get(cache.v, at)[i], stored(values[from]));
-      }
+      const auto stored = [&](const std::vector<F>& x) {
+        return Stored<F>(type, {&x[(t * 2 + h) * head_dim], static_cast<size_t>(head_dim)});
+      };
+      cache.ExpectHolds(stored(out.k), cache.k, slots[t], h);
+      cache.ExpectHolds(stored(values), cache.v, slots[t], h);
     }
   }
   return out;
@@ -253,9 +277,10 @@ TEST(RopeAppendKv, RotatesNormsAndStores) {
       const std::vector<float> v = RandomFloats(random, 3 * 2 * hd);
       const std::vector<float> angles = RandomFloats(random, 3 * hd / 2, 2.0f);
       const std::vector<float> weight = RandomFloats(random, hd);
-      for (const bool with_norm : {false, true}) {
+      for (const auto& [with_norm, type] :
+           {std::pair(false, KvType::kFull), std::pair(true, KvType::kF16),
+            std::pair(false, KvType::kI8)}) {
         const std::span<const float> norm = with_norm ? std::span(weight) : std::span<float>();
-        const KvType type = kKvTypes[with_norm ? 1 : 0];
         const Roped<float> actual = RunRope(*ops, q, k, v, angles, norm, hd, type);
         const Roped<double> expected = RunRope(*reference, q, k, v, angles, norm, hd, type);
         // A pair keeps its length, so that bounds the error; the norm adds that of a sum.
@@ -332,6 +357,42 @@ TEST(RopeAppendKv, RoundsToHalf) {
     }
     EXPECT_EQ(stored[4 * hd], 0xffff) << level << " wrote past its vector";
     EXPECT_EQ(stored[3 * hd - 1], 0xffff) << level << " wrote before its vector";
+  }
+}
+
+// What has no magnitude to scale by, the largest numbers, and ties, which go to even.
+TEST(RopeAppendKv, RoundsToInt8) {
+  for (const std::string& level : CpuIsaLevels()) {
+    for (const auto& [v, q, scale] :
+         {std::tuple(std::vector<float>{0, -0.0f, 0, 0}, std::vector<int>{0, 0, 0, 0}, 1e-5f / 127),
+          std::tuple(std::vector<float>{1e-6f, -1e-7f, 0, 0}, std::vector<int>{13, -1, 0, 0},
+                     1e-5f / 127),
+          std::tuple(std::vector<float>{127, -126.5f, 0.5f, 1.5f},
+                     std::vector<int>{127, -126, 0, 2}, 1.0f),
+          std::tuple(std::vector<float>{-3e38f, 3e38f, 1, 0}, std::vector<int>{-127, 127, 0, 0},
+                     3e38f / 127)}) {
+      std::vector<float> query(4), key(4), cos(2), sin(2);
+      Cache<float> cache(KvType::kI8, 1, 1, 4);
+      const std::vector<int32_t> slots = {3};
+      testing::CpuOps(level)->RopeAppendKv({.q = View(query, 1),
+                                            .k = View(key, 1),
+                                            .v = ConstView(v, 1),
+                                            .cos = ConstView(cos, 1),
+                                            .sin = ConstView(sin, 1),
+                                            .slots = slots,
+                                            .norm_eps = 1e-6f,
+                                            .kv = cache.view});
+      const auto* stored = reinterpret_cast<const int8_t*>(cache.v.data());
+      EXPECT_EQ(std::vector<int>(stored + 12, stored + 16), q) << level;
+      float stored_scale;
+      std::memcpy(&stored_scale, cache.v.data() + cache.view.ScaleOffset(3, 0), sizeof(float));
+      EXPECT_FLOAT_EQ(stored_scale, scale) << level;
+      // Its neighbours are as they were.
+      std::vector<std::byte> rest = cache.v;
+      std::fill_n(rest.begin() + 12, 4, std::byte{0xff});
+      std::fill_n(rest.begin() + cache.view.ScaleOffset(3, 0), sizeof(float), std::byte{0xff});
+      EXPECT_EQ(rest, std::vector<std::byte>(rest.size(), std::byte{0xff})) << level;
+    }
   }
 }
 
