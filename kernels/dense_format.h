@@ -16,6 +16,7 @@
 #include <algorithm>
 #include <bit>
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 #include <span>
@@ -103,12 +104,39 @@ struct DenseMatrix {
   }
 };
 
-// Writes row `row` (bf16 [m.cols]) into `tiles`, the zeroed memory that `m`, in kTiles, describes.
-inline void PackDenseRow(const DenseMatrix& m, int64_t row, std::span<const uint16_t> values,
-                         uint16_t* tiles) {
-  STERNA_CHECK(m.type == DenseType::kBf16 && m.layout == DenseLayout::kTiles);
-  STERNA_CHECK(row >= 0 && row < m.rows && static_cast<int64_t>(values.size()) == m.cols);
+// Writes row `row` ([m.cols], elements as they are stored) into `tiles`, the zeroed memory that
+// `m`, in kTiles, describes.
+template <typename E>
+void PackDenseRow(const DenseMatrix& m, int64_t row, std::span<const E> values, E* tiles) {
+  STERNA_CHECK(m.element_bytes() == static_cast<int64_t>(sizeof(E)));
+  STERNA_CHECK(m.layout == DenseLayout::kTiles && row >= 0 && row < m.rows);
+  STERNA_CHECK(static_cast<int64_t>(values.size()) == m.cols);
   m.ForRow(row, [&](int64_t col, int64_t i) { tiles[i] = values[static_cast<size_t>(col)]; });
+}
+
+// Loops over rows of a head are most of what loading takes, so they keep this many results side by
+// side, which the compiler makes vectors of.
+inline constexpr size_t kRowLanes = 8;
+
+// Calls body(lane, i) for i = 0 .. n-1, lane by lane.
+template <typename Body>
+void ForLanes(size_t n, const Body& body) {
+  const size_t whole = n / kRowLanes * kRowLanes;
+  for (size_t i = 0; i < whole; i += kRowLanes) {
+    for (size_t lane = 0; lane < kRowLanes; ++lane) body(lane, i + lane);
+  }
+  for (size_t lane = 0; lane < n - whole; ++lane) body(lane, whole + lane);
+}
+
+// The largest magnitude; NaN if there is one.
+inline float LargestMagnitude(std::span<const float> values) {
+  // Magnitudes are ordered as their bits are, NaN above infinity.
+  int32_t largest[kRowLanes] = {};
+  ForLanes(values.size(), [&](size_t lane, size_t i) {
+    const int32_t bits = std::bit_cast<int32_t>(values[i]) & 0x7fffffff;
+    largest[lane] = bits > largest[lane] ? bits : largest[lane];
+  });
+  return std::bit_cast<float>(*std::max_element(largest, largest + kRowLanes));
 }
 
 // To the nearest integer, ties to even, |x| < 2^22: the sum has no room for a fraction. Unlike the
@@ -118,22 +146,27 @@ inline float RoundHalfEven(float x) {
   return (x + kNoFraction) - kNoFraction;
 }
 
-// Rounds row `row` (finite, [m.cols]) to int8 into `tiles`, the zeroed memory that `m`, in kTiles,
-// describes; returns the row's scale, 0 for a row of zeros.
-inline float QuantizeDenseRow(const DenseMatrix& m, int64_t row, std::span<const float> values,
-                              uint8_t* tiles) {
-  STERNA_CHECK(m.type == DenseType::kI8 && m.layout == DenseLayout::kTiles);
-  STERNA_CHECK(row >= 0 && row < m.rows && static_cast<int64_t>(values.size()) == m.cols);
-  float largest = 0.0f;
-  for (const float value : values) largest = std::max(largest, std::abs(value));
-  const float scale = largest / 127.0f;
-  m.ForRow(row, [&](int64_t col, int64_t i) {
-    const float value = values[static_cast<size_t>(col)];
+// Rounds a row to int8, as tiles store it, into `codes` [values.size()]. Returns the row's scale, 0
+// for a row of zeros; one that is not finite where the row is not, `codes` then as they were.
+inline float RoundDenseRow(std::span<const float> values, std::span<uint8_t> codes) {
+  STERNA_CHECK(values.size() == codes.size());
+  const float scale = LargestMagnitude(values) / 127.0f;
+  if (!std::isfinite(scale)) return scale;
+  const float divisor = scale > 0.0f ? scale : 1.0f;
+  const auto round = [divisor](float value) {
     // A denormal scale has few bits, so the quotient can be more than 127.
-    const float code =
-        scale > 0.0f ? std::clamp(RoundHalfEven(value / scale), -127.0f, 127.0f) : 0.0f;
-    tiles[i] = static_cast<uint8_t>(kDenseInt8Offset + static_cast<int>(code));
-  });
+    const float code = std::clamp(RoundHalfEven(value / divisor), -127.0f, 127.0f);
+    return kDenseInt8Offset + static_cast<int>(code);
+  };
+  const size_t whole = values.size() / kRowLanes * kRowLanes;
+  for (size_t i = 0; i < whole; i += kRowLanes) {
+    int rounded[kRowLanes];  // apart from `codes`, which could be the bytes of `values`
+    for (size_t lane = 0; lane < kRowLanes; ++lane) rounded[lane] = round(values[i + lane]);
+    for (size_t lane = 0; lane < kRowLanes; ++lane) {
+      codes[i + lane] = static_cast<uint8_t>(rounded[lane]);
+    }
+  }
+  for (size_t i = whole; i < values.size(); ++i) codes[i] = static_cast<uint8_t>(round(values[i]));
   return scale;
 }
 

@@ -18,7 +18,9 @@
 #define STERNA_KERNELS_DENSE_SHORTLIST_H_
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
+#include <numeric>
 #include <span>
 
 #include "kernels/dense_format.h"
@@ -31,9 +33,9 @@ inline constexpr double kMostShortlistNorm = 1e15;
 // Whether a row has an error bound. One that is not finite, or too large, has infinity for it, and
 // must be rounded as if it were all zeros, so that nothing that is computed of it is NaN.
 inline bool HasShortlistBound(std::span<const float> exact) {
-  double norm = 0.0;
-  for (const float value : exact) norm += static_cast<double>(value) * value;
-  return norm <= kMostShortlistNorm * kMostShortlistNorm;  // false for NaN
+  const double largest = LargestMagnitude(exact);
+  // False for NaN.
+  return largest * std::sqrt(static_cast<double>(exact.size())) <= kMostShortlistNorm;
 }
 
 // A view beside a DenseMatrix of the same shape; owns nothing.
@@ -47,23 +49,21 @@ struct DenseShortlist {
   }
 };
 
-// The error bound of row `row` of `rounded`, whose exact values are `exact` [rounded.cols].
-inline float ShortlistErrorBound(const DenseMatrix& rounded, int64_t row,
-                                 std::span<const float> exact) {
+// The error bound of a row that has one, which RoundDenseRow made `codes` and `scale` of.
+inline float ShortlistErrorBound(std::span<const float> exact, std::span<const uint8_t> codes,
+                                 double scale) {
   constexpr double kUnderflow = 1e-30;
-  if (!HasShortlistBound(exact)) return HUGE_VALF;
-  const double scale = rounded.scales[row];
-  const auto* codes = static_cast<const uint8_t*>(rounded.data);
-  double error = 0.0, norm = 0.0;
-  rounded.ForRow(row, [&](int64_t col, int64_t i) {
-    const double value = exact[static_cast<size_t>(col)];
+  double errors[kRowLanes] = {}, norms[kRowLanes] = {};
+  ForLanes(exact.size(), [&](size_t lane, size_t i) {
+    const double value = exact[i];
     const double off = value - scale * (codes[i] - kDenseInt8Offset);
-    error += off * off;
-    norm += value * value;
+    errors[lane] += off * off;
+    norms[lane] += value * value;
   });
-  error = std::sqrt(error);
-  norm = std::sqrt(norm) + error;  // no less than either row's
-  const auto n = static_cast<double>(rounded.cols);
+  const double error = std::sqrt(std::accumulate(errors, errors + kRowLanes, 0.0));
+  // No less than either row's.
+  const double norm = std::sqrt(std::accumulate(norms, norms + kRowLanes, 0.0)) + error;
+  const auto n = static_cast<double>(exact.size());
   const double bound = error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n));
   return static_cast<float>(bound * (1 + 1e-6) + kUnderflow);  // sums and the float round
 }

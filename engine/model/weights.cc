@@ -24,7 +24,7 @@ DenseMatrix MakeDenseTiles(
     const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
     for (int64_t row = block * kDenseTileRows; row < end; ++row) {
       read_row(row, values);
-      PackDenseRow(dense, row, values, tiles);
+      PackDenseRow<uint16_t>(dense, row, values, tiles);
     }
   });
   dense.data = tiles;
@@ -35,7 +35,8 @@ DenseMatrix MakeDenseTiles(
 StatusOr<DenseMatrix> MakeInt8Tiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<float> values)>& read_row,
-    std::vector<AlignedBuffer<uint8_t>>& buffers) {
+    std::vector<AlignedBuffer<uint8_t>>& buffers,
+    const std::function<void(int64_t row, const RoundedRow& rounded)>& on_rounded) {
   if (cols > kMaxDenseInt8Cols) {
     return absl::InvalidArgumentError(absl::StrCat("an int8 output head can have at most ",
                                                    kMaxDenseInt8Cols, " columns, not ", cols));
@@ -51,11 +52,14 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
   std::atomic<int64_t> bad_row = rows;
   pool.ParallelFor(dense.row_blocks(), [&](int64_t block) {
     std::vector<float> values(static_cast<size_t>(cols));
+    std::vector<uint8_t> codes(static_cast<size_t>(cols));
     const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
     for (int64_t row = block * kDenseTileRows; row < end; ++row) {
       read_row(row, values);
-      if (std::ranges::all_of(values, [](float value) { return std::isfinite(value); })) {
-        scales[row] = QuantizeDenseRow(dense, row, values, buffer.data());
+      scales[row] = RoundDenseRow(values, codes);
+      if (std::isfinite(scales[row])) {
+        PackDenseRow<uint8_t>(dense, row, codes, buffer.data());
+        if (on_rounded) on_rounded(row, {values, codes, scales[row]});
       } else {
         int64_t first = bad_row.load();
         while (row < first && !bad_row.compare_exchange_weak(first, row)) {
@@ -85,22 +89,20 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
       (exact.bytes() < kShortlistFromBytes || exact.cols > kMaxDenseInt8Cols)) {
     return absl::OkStatus();
   }
-  const auto read_row = [&](int64_t row, std::span<float> values) {
-    exact.CopyRow(row, values.data());
-    if (!HasShortlistBound(values)) std::ranges::fill(values, 0.0f);
-  };
-  STERNA_ASSIGN_OR_RETURN(const DenseMatrix rounded,
-                          MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers));
   AlignedBuffer<uint8_t> bound_buffer(static_cast<size_t>(exact.rows) * sizeof(float));
   auto* bounds = reinterpret_cast<float*>(bound_buffer.data());
-  pool.ParallelFor(exact.row_blocks(), [&](int64_t block) {
-    std::vector<float> values(static_cast<size_t>(exact.cols));
-    const int64_t end = std::min(exact.rows, (block + 1) * kDenseTileRows);
-    for (int64_t row = block * kDenseTileRows; row < end; ++row) {
-      exact.CopyRow(row, values.data());
-      bounds[row] = ShortlistErrorBound(rounded, row, values);
-    }
-  });
+  const auto read_row = [&](int64_t row, std::span<float> values) {
+    exact.CopyRow(row, values.data());
+    if (HasShortlistBound(values)) return;
+    bounds[row] = HUGE_VALF;
+    std::ranges::fill(values, 0.0f);
+  };
+  const auto set_bound = [&](int64_t row, const RoundedRow& r) {
+    if (bounds[row] != HUGE_VALF) bounds[row] = ShortlistErrorBound(r.values, r.codes, r.scale);
+  };
+  STERNA_ASSIGN_OR_RETURN(
+      const DenseMatrix rounded,
+      MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers, set_bound));
   weights.shortlist = {.rounded = rounded, .error_bounds = bounds};
   weights.buffers.push_back(std::move(bound_buffer));
   return absl::OkStatus();

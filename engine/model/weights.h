@@ -83,13 +83,22 @@ DenseMatrix MakeDenseTiles(
     const std::function<void(int64_t row, std::span<uint16_t> values)>& read_row,
     std::vector<AlignedBuffer<uint8_t>>& buffers);
 
+// What RoundDenseRow made of a row, and of what.
+struct RoundedRow {
+  std::span<const float> values;
+  std::span<const uint8_t> codes;
+  float scale;
+};
+
 // An int8 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row` as above;
-// what it gives must be finite, or DataLoss names the first row that is not. InvalidArgument where
+// what it gives must be finite, or DataLoss names the first row that is not. `on_rounded`, if there
+// is one, is called for every row after its read_row, on the same thread. InvalidArgument where
 // there are more than kMaxDenseInt8Cols columns.
 StatusOr<DenseMatrix> MakeInt8Tiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<float> values)>& read_row,
-    std::vector<AlignedBuffer<uint8_t>>& buffers);
+    std::vector<AlignedBuffer<uint8_t>>& buffers,
+    const std::function<void(int64_t row, const RoundedRow& rounded)>& on_rounded = {});
 
 // Adds to `weights` the shortlist of its head where `head` asks for one. InvalidArgument where it
 // insists on one of an int8 head, or of more than kMaxDenseInt8Cols columns.

@@ -31,8 +31,14 @@ class Head {
         bf16_(testing::ToBf16(f32_), rows, cols),
         rounded_(Bounded(f32_, cols), rows, cols),
         exact_(type == DenseType::kF32 ? testing::DenseRows(f32_, rows, cols) : bf16_.view()) {
+    std::vector<uint8_t> codes(static_cast<size_t>(cols));
     for (int64_t row = 0; row < rows; ++row) {
-      bounds_.push_back(ShortlistErrorBound(rounded_.view(), row, Row(row)));
+      if (HasShortlistBound(Row(row))) {
+        const float scale = RoundDenseRow(Row(row), codes);
+        bounds_.push_back(ShortlistErrorBound(Row(row), codes, scale));
+      } else {
+        bounds_.push_back(kInf);
+      }
     }
   }
 
