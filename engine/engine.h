@@ -24,6 +24,7 @@ namespace sterna {
 
 struct EngineOptions {
   int64_t max_step_tokens = 512;   // token budget of one step, prompt and output together
+  int64_t max_prompt_tokens = 0;   // of prompts in one step; 0: what outputs leave of the budget
   int64_t max_chunk_tokens = 512;  // most prompt tokens of one sequence in one step
   int64_t max_sequences = 64;      // running at once
   int64_t max_queue = 256;         // waiting at once; more are refused

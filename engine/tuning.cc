@@ -71,12 +71,11 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
   return static_cast<double>(tokens) * 1e9 / static_cast<double>(ns * config.num_layers);
 }
 
-int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences) {
-  constexpr int64_t kMostChunks = kMostStepTokens / kProbeTokens;
+int64_t ChoosePromptTokens(double tokens_per_second, double seconds) {
+  constexpr int64_t kMostChunks = kMostPromptTokens / kProbeTokens;
   const double chunks = std::floor(tokens_per_second * seconds / kProbeTokens);
-  return max_sequences +
-         static_cast<int64_t>(std::clamp(chunks, 1.0, static_cast<double>(kMostChunks))) *
-             kProbeTokens;
+  return static_cast<int64_t>(std::clamp(chunks, 1.0, static_cast<double>(kMostChunks))) *
+         kProbeTokens;
 }
 
 }  // namespace sterna

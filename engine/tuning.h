@@ -26,12 +26,11 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
                                    Ops<float>* ops);
 
 inline constexpr int64_t kProbeTokens = 64;
-inline constexpr int64_t kMostStepTokens = 512;
+inline constexpr int64_t kMostPromptTokens = 512;
 
-// One token for each of `max_sequences` and as many of prompts as `tokens_per_second` computes in
-// `seconds`: a multiple of kProbeTokens, at least that, at most kMostStepTokens. (What sequences
-// that are not there leave of it prompts may take, too.)
-int64_t ChooseStepTokens(double tokens_per_second, double seconds, int64_t max_sequences);
+// As many tokens of prompts in a step as `tokens_per_second` computes in `seconds`: a multiple of
+// kProbeTokens, at least that, at most kMostPromptTokens.
+int64_t ChoosePromptTokens(double tokens_per_second, double seconds);
 
 }  // namespace sterna
 

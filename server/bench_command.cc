@@ -41,7 +41,7 @@ struct BenchConfig {
   std::string json;
 };
 
-constexpr int64_t kMaxStepTokens = kMostStepTokens;
+constexpr int64_t kMaxStepTokens = kMostPromptTokens;
 
 // One thing that is measured: a prompt of `tokens`, or `sequences` that decode side by side.
 struct Case {
@@ -143,6 +143,7 @@ class Bench {
 
   static SchedulerOptions SchedulerOptionsFor(int64_t num_sequences) {
     return {.max_step_tokens = kMaxStepTokens,
+            .max_prompt_tokens = kMaxStepTokens,
             .max_chunk_tokens = kMaxStepTokens,
             .max_sequences = num_sequences};
   }

@@ -23,7 +23,7 @@ namespace sterna {
 namespace {
 
 struct EvalConfig : RuntimeConfig {
-  EvalConfig() { max_step_tokens = kMostStepTokens; }  // nobody waits, so nothing is measured
+  EvalConfig() { max_step_tokens = kMostPromptTokens; }  // nobody waits, so nothing is measured
   std::string file;
   int64_t context = 512;
   bool json = false;

@@ -55,8 +55,8 @@ StepBatch BuildStepBatch(const StepPlan& plan) {
 
 Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool)
     : options_(options), pool_(pool) {
-  STERNA_CHECK(options.max_step_tokens >= 1 && options.max_chunk_tokens >= 1 &&
-               options.max_sequences >= 1);
+  STERNA_CHECK(options.max_step_tokens >= 1 && options.max_prompt_tokens >= 1 &&
+               options.max_chunk_tokens >= 1 && options.max_sequences >= 1);
 }
 
 void Scheduler::Add(Sequence* sequence) {
@@ -74,6 +74,7 @@ StepPlan Scheduler::Plan() {
   StepPlan plan;
   int64_t budget = options_.max_step_tokens;
   PlanDecodes(plan, budget);
+  budget = std::min(budget, options_.max_prompt_tokens);
   PlanChunks(plan, budget);
   // Blocks that a preemption has freed belong to the older sequences that needed them.
   if (plan.preempted.empty()) Admit(plan, budget);

@@ -145,12 +145,13 @@ TEST(BitExactTest, SixtyFourMixedRequests) {
   }
 }
 
-TEST(BitExactTest, Int8Head) {
+TEST(BitExactTest, Int8HeadKeysAndValues) {
   const std::vector<Request> requests = MixedRequests(16);
   for (const std::string& isa : LevelsToTest()) {
     TinyEngineOptions options;
     options.cpu.isa = isa;
     options.head.type = HeadType::kInt8;
+    options.engine.kv_type = KvType::kI8;
     TinyEngine reference(options);
     const std::vector<Output> alone = RunAlone(reference, requests);
     options.engine.max_chunk_tokens = 7;
@@ -490,6 +491,9 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
   EXPECT_NE(create({.num_kv_blocks = 0}).ToString().find("num_kv_blocks"), std::string::npos);
   EXPECT_NE(create({.max_chunk_tokens = 0, .num_kv_blocks = 1}).ToString().find("max_chunk_tokens"),
             std::string::npos);
+  EXPECT_NE(
+      create({.max_prompt_tokens = -1, .num_kv_blocks = 1}).ToString().find("max_prompt_tokens"),
+      std::string::npos);
   EXPECT_FALSE(create({.max_step_tokens = 9, .max_sequences = 4, .num_kv_blocks = 1}).ok());
   EXPECT_TRUE(create({.max_step_tokens = 8, .max_sequences = 4, .num_kv_blocks = 1}).ok());
 }

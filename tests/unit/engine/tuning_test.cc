@@ -26,12 +26,11 @@ TEST(TuningTest, AShortlistOnlyWhereTheDeviceReadsIt) {
   }
 }
 
-TEST(TuningTest, StepTokensAreWhatTheTimeAllowsWithinBounds) {
-  EXPECT_EQ(ChooseStepTokens(/*tokens_per_second=*/1000, /*seconds=*/0.25, /*max_sequences=*/16),
-            16 + 192);
-  EXPECT_EQ(ChooseStepTokens(1000, 0.5, 16), 16 + 448);
-  EXPECT_EQ(ChooseStepTokens(20, 0.25, 64), 64 + 64) << "a prompt always gets on";
-  EXPECT_EQ(ChooseStepTokens(1e12, 0.25, 1), 1 + 512);
+TEST(TuningTest, PromptTokensAreWhatTheTimeAllowsWithinBounds) {
+  EXPECT_EQ(ChoosePromptTokens(/*tokens_per_second=*/1000, /*seconds=*/0.25), 192);
+  EXPECT_EQ(ChoosePromptTokens(1000, 0.5), 448);
+  EXPECT_EQ(ChoosePromptTokens(20, 0.25), 64) << "a prompt always gets on";
+  EXPECT_EQ(ChoosePromptTokens(1e12, 0.25), 512);
 }
 
 TEST(TuningTest, MeasuresThePromptRateOfAModelOfAnyDepth) {

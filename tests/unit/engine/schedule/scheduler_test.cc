@@ -56,10 +56,12 @@ class Simulation {
 };
 
 constexpr SchedulerOptions kRoomy = {
-    .max_step_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 8};
+    .max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 8};
 
 TEST(SchedulerTest, PromptsRunInChunksWithinTheBudget) {
-  Simulation s({.max_step_tokens = 10, .max_chunk_tokens = 4, .max_sequences = 8}, 100);
+  Simulation s(
+      {.max_step_tokens = 10, .max_prompt_tokens = 10, .max_chunk_tokens = 4, .max_sequences = 8},
+      100);
   s.Add(9, 2);
   s.Add(3, 2);
   StepPlan plan = s.Step();
@@ -73,8 +75,29 @@ TEST(SchedulerTest, PromptsRunInChunksWithinTheBudget) {
   EXPECT_EQ(plan.work[1].num_tokens, 4);
 }
 
+TEST(SchedulerTest, PromptsTakeNoMoreThanTheirsHoweverFewDecode) {
+  Simulation s(
+      {.max_step_tokens = 30, .max_prompt_tokens = 10, .max_chunk_tokens = 8, .max_sequences = 20},
+      100);
+  s.Add(1, 100);
+  s.Step();
+  s.Add(25, 1);  // an old one in chunks, a new one beside it
+  s.Add(9, 1);
+  std::vector<int64_t> chunks;
+  for (int i = 0; i < 4; ++i) {
+    int64_t prompts = 0;
+    const StepPlan plan = s.Step();
+    EXPECT_EQ(plan.work[0].num_tokens, 1) << "the first one decodes";
+    for (size_t w = 1; w < plan.work.size(); ++w) prompts += plan.work[w].num_tokens;
+    chunks.push_back(prompts);
+  }
+  EXPECT_EQ(chunks, (std::vector<int64_t>{10, 10, 10, 4}));
+}
+
 TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
-  Simulation s({.max_step_tokens = 4, .max_chunk_tokens = 4, .max_sequences = 8}, 1000);
+  Simulation s(
+      {.max_step_tokens = 4, .max_prompt_tokens = 4, .max_chunk_tokens = 4, .max_sequences = 8},
+      1000);
   s.Add(1, 100);
   s.Step();
   s.Add(1000, 1);
@@ -87,7 +110,9 @@ TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
 }
 
 TEST(SchedulerTest, HigherPriorityIsAdmittedFirstAndPreemptedLast) {
-  Simulation s({.max_step_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 1}, 100);
+  Simulation s(
+      {.max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 1},
+      100);
   s.Add(4, 1, /*priority=*/0);
   s.Add(4, 1, /*priority=*/5);
   EXPECT_EQ(s.Step().work[0].sequence->order(), 1u);
@@ -129,7 +154,9 @@ TEST(SchedulerTest, NobodyOvertakesAWaitingSequenceThatDoesNotFitYet) {
 }
 
 TEST(SchedulerTest, BatchArraysDescribeThePlan) {
-  Simulation s({.max_step_tokens = 64, .max_chunk_tokens = 20, .max_sequences = 8}, 100);
+  Simulation s(
+      {.max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 20, .max_sequences = 8},
+      100);
   s.Add(30, 2);
   s.Add(5, 2);
   s.Step();
@@ -160,6 +187,7 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
       return std::uniform_int_distribution<int64_t>(low, high)(random);
     };
     const SchedulerOptions options = {.max_step_tokens = pick(1, 40),
+                                      .max_prompt_tokens = pick(1, 40),
                                       .max_chunk_tokens = pick(1, 40),
                                       .max_sequences = pick(1, 10)};
     Simulation s(options, 10);
