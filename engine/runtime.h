@@ -25,8 +25,8 @@ struct RuntimeOptions {
   HeadOptions head;
   CpuOptions cpu;
   EnergyMeterOptions energy;
-  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: what step_seconds allow
-  // (engine/tuning.h).
+  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: it and max_prompt_tokens
+  // are what step_seconds allow (engine/tuning.h).
   EngineOptions engine;
   int64_t kv_cache_mib = 1024;
   double step_seconds = 0.25;
@@ -47,8 +47,8 @@ struct ModelInfo {
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;
   int64_t max_step_tokens = 0;
-  // What was chosen and measured at start: Ops::Tune's, and prompt_tokens_per_second where the step
-  // budget depends on it.
+  // What was chosen and measured at start: Ops::Tune's, and where the step budget depends on it
+  // prompt_tokens_per_second and prompt_tokens_per_step.
   std::vector<Tuning> tuning;
   int64_t vocab_size = 0;
   int64_t load_ns = 0;              // wall time from start to ready

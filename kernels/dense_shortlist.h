@@ -34,7 +34,7 @@ inline constexpr double kMostShortlistNorm = 1e15;
 // must be rounded as if it were all zeros, so that nothing that is computed of it is NaN.
 inline bool HasShortlistBound(std::span<const float> exact) {
   const double largest = LargestMagnitude(exact);
-  // False for NaN.
+  // No less than the norm; false for NaN.
   return largest * std::sqrt(static_cast<double>(exact.size())) <= kMostShortlistNorm;
 }
 

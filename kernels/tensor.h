@@ -48,7 +48,8 @@ enum class KvType {
   kFull,  // as the ops compute, F
   kF16,   // rounded to half precision (half_float.h): half the memory and traffic of f32
   // Quantised like activations (QuantizedMat), with a scale for each token and head: a number is
-  // q * scale, scale = max(absmax, 1e-5) / 127. About half the memory and traffic of f16.
+  // q * scale, scale = max(absmax, 1e-5) / 127. About half the memory and traffic of f16. Vectors
+  // must be finite: a NaN becomes some number, an infinity makes its vector NaN.
   kI8,
 };
 

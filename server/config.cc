@@ -4,6 +4,7 @@
 #include <system_error>
 
 #include "absl/strings/str_cat.h"
+#include "base/check.h"
 
 namespace sterna {
 
@@ -20,7 +21,9 @@ Flag KvCacheDtypeFlag(std::string& dtype) {
 
 KvType KvTypeOf(const std::string& dtype) {
   if (dtype == "int8") return KvType::kI8;
-  return dtype == "f16" ? KvType::kF16 : KvType::kFull;
+  if (dtype == "f16") return KvType::kF16;
+  STERNA_CHECK(dtype == "f32");  // the flag's choices
+  return KvType::kFull;
 }
 
 Flag HeadDtypeFlag(HeadConfig& head) {

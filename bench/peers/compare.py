@@ -10,8 +10,8 @@ round as well.
 
 A virtual machine's neighbours take processor time that it then cannot have ("steal" in /proc/stat).
 With --most-steal 0.03 what was measured while they took more than that part is measured again, up
-to --tries times; if all were disturbed the least disturbed counts. The JSON has the parts, in the
-order of measuring.
+to --tries times; if all were disturbed the least disturbed counts. The JSON has the part for
+every figure.
 """
 
 import argparse
@@ -133,7 +133,8 @@ def report(path, machine, tests, peers, figures, steal):
             theirs = figures[test.name][peer.name]
             ratio = statistics.median(a / b for a, b in zip(ours, theirs, strict=True))
             print(f"{'':10}{peer.name:35}{spread(theirs)}  sterna is {ratio:.2f} times as fast")
-    print(f"{'stolen processor time':45}{spread([100 * part for part in steal])} %", flush=True)
+    parts = [100 * part for of_one in steal.values() for part in of_one]
+    print(f"{'stolen processor time, %':45}{spread(parts)}", flush=True)
     if path:
         pathlib.Path(path).write_text(
             json.dumps({"limits": machine, "tokens_per_second": figures, "steal": steal},
@@ -153,28 +154,29 @@ def main():
     parser.add_argument("--sterna-args", default="", help="e.g. '--cpu-isa avx2'")
     parser.add_argument("--peer-args", default="")
     parser.add_argument("--most-steal", type=float, default=1.0)
-    parser.add_argument("--tries", type=int, default=5)
+    parser.add_argument("--tries", type=int, choices=range(1, 100), default=5, metavar="N")
     parser.add_argument("--json", help="file for every single figure")
     args = parser.parse_args()
 
-    def measured(measure):
+    def measured(name, measure):
         value, part = undisturbed(measure, args.most_steal, args.tries)
-        steal.append(part)
+        steal.setdefault(name, []).append(part)
         return value
 
     sterna = Sterna(args.sterna, args.threads, args.decode, args.sterna_args.split())
     peers = [Peer(p, args.threads, args.decode, args.peer_args.split()) for p in args.peer]
     tests = [Test(prompt=args.prompt)] + [Test(batch=int(b)) for b in args.batch.split(",")]
     figures = {test.name: {c.name: [] for c in (sterna, *peers)} for test in tests}
-    machine, steal = {}, []
+    machine, steal = {}, {}
+    bench = pathlib.Path(args.kernels_bench).resolve()
     for round_number in range(args.rounds):
-        bench = pathlib.Path(args.kernels_bench).resolve()
-        for name, value in measured(lambda: limits(bench, args.threads)).items():
+        for name, value in measured("limits", lambda: limits(bench, args.threads)).items():
             machine.setdefault(name, []).append(value)
         for test in tests:
             for competitor in (sterna, *peers):
                 figures[test.name][competitor.name].append(
-                    measured(functools.partial(competitor.measure, test)))
+                    measured(f"{test.name}, {competitor.name}",
+                             functools.partial(competitor.measure, test)))
         print(f"\nafter {round_number + 1} of {args.rounds} rounds:", flush=True)
         report(args.json, machine, tests, peers, figures, steal)
 

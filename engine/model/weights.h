@@ -92,8 +92,8 @@ struct RoundedRow {
 
 // An int8 [rows, cols] matrix in kTiles, owned by what it adds to `buffers`. `read_row` as above;
 // what it gives must be finite, or DataLoss names the first row that is not. `on_rounded`, if there
-// is one, is called for every row after its read_row, on the same thread. InvalidArgument where
-// there are more than kMaxDenseInt8Cols columns.
+// is one, is called for every finite row after its read_row, on the same thread. InvalidArgument
+// where there are more than kMaxDenseInt8Cols columns.
 StatusOr<DenseMatrix> MakeInt8Tiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
     const std::function<void(int64_t row, std::span<float> values)>& read_row,

@@ -1,10 +1,11 @@
 // Decides what runs next: a deterministic function of the sequences and the free blocks. It has no
 // clock, device or I/O of its own.
 //
-// Policy. Order is priority (higher first), then arrival. Every step has one token budget. Running
-// sequences that decode (one token to compute) come first, so that prompts never starve them; then
-// running prompts in chunks; then waiting sequences are admitted, in order and without overtaking,
-// while the budget, the sequence limit and the free blocks for all their known tokens allow it.
+// Policy. Order is priority (higher first), then arrival. Every step has a token budget. Running
+// sequences that decode (one token to compute) come first, so that prompts never starve them; then,
+// within a budget of their own, running prompts in chunks; then waiting sequences are admitted, in
+// order and without overtaking, while the budgets, the sequence limit and the free blocks for all
+// their known tokens allow it.
 // When a decoding sequence needs a block and none is free, the last running sequence in order is
 // preempted: its blocks go back and it waits to be recomputed. The first in order is never
 // preempted, and any accepted sequence fits the cache alone, so every sequence finishes. Thread

@@ -1,7 +1,6 @@
 // The dense products of CpuOps: the output head, whole or of a shortlist.
 #include <algorithm>
 #include <atomic>
-#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -29,19 +28,13 @@ void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float&
                  int32_t* sum) {
   using Packed = PackedActivations<kInt8Parts>;
   constexpr float kSmallest = 1e-30f;  // its reciprocal times kInt8Largest is finite
-  constexpr uint32_t kInfinity = 0x7f800000;
   const float* x = task.x + token * task.cols;
-  // As integers magnitudes are in the same order, with infinity and NaN above the rest.
-  uint32_t largest_bits = 0;
-  for (int64_t i = 0; i < task.cols; ++i) {
-    largest_bits = std::max(largest_bits, std::bit_cast<uint32_t>(x[i]) & 0x7fffffff);
-  }
-  const auto largest = std::bit_cast<float>(largest_bits);
-  const bool usable = largest_bits < kInfinity && largest >= kSmallest;
+  const float largest = LargestMagnitude({x, static_cast<size_t>(task.cols)});
+  const bool usable = std::isfinite(largest) && largest >= kSmallest;
   const float to_integer = usable ? kInt8Largest / largest : 0.0f;
-  scale = largest_bits >= kInfinity ? std::numeric_limits<float>::quiet_NaN()
-          : usable                  ? largest / kInt8Largest
-                                    : 0.0f;
+  scale = usable                   ? largest / kInt8Largest
+          : std::isfinite(largest) ? 0.0f
+                                   : std::numeric_limits<float>::quiet_NaN();
   const int64_t first = token / kPackedGroup * kPackedGroup;
   const int64_t tokens = Packed::GroupTokens(first, task.tokens);
   auto* out = reinterpret_cast<int8_t*>(packed) + Packed::GroupOffset(token, task.col_blocks) +

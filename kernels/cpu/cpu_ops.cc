@@ -191,6 +191,8 @@ void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
           .v = p.kv.v + p.kv.BlockOffset(0, kv_head),
           .kv_type = p.kv.type,
           .block_stride = p.kv.BlockOffset(1, 0),
+          .block_bytes = p.kv.HeadBlockBytes(p.kv.type, hd),
+          .scale_offset = p.kv.ScaleOffset(0, 0),
           .block_table = p.block_tables.row(p.sequence[t]),
           .first = first_of(p.positions[t]),
           .last = p.positions[t],

@@ -123,6 +123,8 @@ struct AttentionTask {
   const std::byte* v;
   KvType kv_type;
   int64_t block_stride;        // bytes from a physical block to the next
+  int64_t block_bytes;         // of the head's K, or V, in a block
+  int64_t scale_offset;        // kI8: bytes from there to the scales
   const int32_t* block_table;  // physical block of each logical block
   int64_t first;               // positions attended: first .. last, by the next token one more
   int64_t last;

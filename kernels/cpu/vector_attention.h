@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/vector_math.h"
@@ -129,15 +130,11 @@ struct VectorAttention : VectorMath<V> {
     if (h < last) body.template operator()<1>(h);
   }
 
-  // Whether scales stand behind the rows of a block (KvType::kI8).
-  template <typename E>
-  static constexpr bool kScaled = sizeof(E) == sizeof(int8_t);
-
   // numbers[i] *= the scale of row i of `block`, if there are scales, for its first `rows` rows.
   template <typename E>
-  static void TimesScales(const E* block, int64_t hd, int64_t rows, float* numbers) {
-    if constexpr (kScaled<E>) {
-      const float* scales = reinterpret_cast<const float*>(block + kKvBlockTokens * hd);
+  static void TimesScales(const E* block, int64_t scale_offset, int64_t rows, float* numbers) {
+    if constexpr (std::is_same_v<E, int8_t>) {
+      const float* scales = reinterpret_cast<const float*>(block + scale_offset);
       for (int64_t i = 0; i < rows; i += kLanes) {
         const int64_t n = rows - i;
         StoreUpTo(numbers + i, n, V::Mul(LoadUpTo(numbers + i, n), LoadUpTo(scales + i, n)));
@@ -157,8 +154,6 @@ struct VectorAttention : VectorMath<V> {
   template <typename E>
   static void Attend(const AttentionTask& task, int64_t head, int64_t heads) {
     const int64_t hd = task.head_dim;
-    const int64_t row_bytes = hd * sizeof(E) + (kScaled<E> ? sizeof(float) : 0);
-    const int64_t block_bytes = kKvBlockTokens * row_bytes;
     const int64_t queries = task.tokens * heads;  // token by token
     const float* q[kAttentionQueries];
     float* o[kAttentionQueries];
@@ -193,9 +188,10 @@ struct VectorAttention : VectorMath<V> {
         const int64_t offset = task.block_table[span + b] * task.block_stride;
         const E* keys = reinterpret_cast<const E*>(task.k + offset);
         values[b] = reinterpret_cast<const E*>(task.v + offset);
-        PrefetchBlock(task.v + offset, block_bytes);
+        PrefetchBlock(task.v + offset, task.block_bytes);
         if (span + b < last_block) {
-          PrefetchBlock(task.k + task.block_table[span + b + 1] * task.block_stride, block_bytes);
+          PrefetchBlock(task.k + task.block_table[span + b + 1] * task.block_stride,
+                        task.block_bytes);
         }
         // Four scores at once, though some may not be attended: a block is whole in memory.
         const int64_t from = b * kKvBlockTokens;
@@ -205,7 +201,7 @@ struct VectorAttention : VectorMath<V> {
             FourScores<kQueries>(q + h, keys + j * hd, hd, from + j, weights + h);
           }
           for (int64_t i = h; i < h + kQueries; ++i) {
-            TimesScales(keys, hd, to, weights[i] + from);
+            TimesScales(keys, task.scale_offset, to, weights[i] + from);
           }
         });
       }
@@ -216,7 +212,7 @@ struct VectorAttention : VectorMath<V> {
         for (int64_t b = begin / kKvBlockTokens; b * kKvBlockTokens < last; ++b) {
           const int64_t from = b * kKvBlockTokens;
           const int64_t to = last - from < kKvBlockTokens ? last - from : kKvBlockTokens;
-          TimesScales(values[b], hd, to, weights[h] + from);
+          TimesScales(values[b], task.scale_offset, to, weights[h] + from);
         }
       }
       ForQueries(active, queries, [&]<int kQueries>(int64_t h) {

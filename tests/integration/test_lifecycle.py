@@ -174,6 +174,17 @@ def test_help_lists_every_flag(binary):
     assert run(binary, "version").stdout.startswith("sterna ")
 
 
+def test_bench_command(binary, tiny_model, tmp_path):
+    done = run(binary, "bench", "--model", tiny_model, "--prompt-tokens", "7,20", "--batch", "1,3",
+               "--context-tokens", 5, "--decode-tokens", 4, "--repetitions", 2, "--threads", 1,
+               "--kv-cache-dtype", "int8", "--json", tmp_path / "bench.json")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert report["kv_cache_dtype"] == "int8"
+    assert len(report["cases"]) == 4
+    assert all(case["tokens_per_second_median"] > 0 for case in report["cases"])
+
+
 def test_generate_command(binary, tiny_model):
     args = ["generate", "--model", tiny_model, "--threads", 1, "--max-tokens", 12, "--seed", 4]
     done = run(binary, *args, "--prompt", "abc")

@@ -94,8 +94,9 @@ class RecordingListener final : public StatsListener {
     int64_t finished = 0;
     int64_t refused = 0;
     int64_t most_running = 0;
-    int64_t kv_blocks_used = 0;  // after the last step
-    EnergyTotals energy;         // after the last step
+    int64_t most_prompt_tokens = 0;  // of a step
+    int64_t kv_blocks_used = 0;      // after the last step
+    EnergyTotals energy;             // after the last step
   };
 
   void OnStep(const StepStats& stats) override {
@@ -109,6 +110,7 @@ class RecordingListener final : public StatsListener {
     sums_.inter_token_count += static_cast<int64_t>(stats.inter_token_ns.size());
     sums_.queue_count += static_cast<int64_t>(stats.queue_ns.size());
     sums_.most_running = std::max(sums_.most_running, stats.running);
+    sums_.most_prompt_tokens = std::max(sums_.most_prompt_tokens, stats.prompt_tokens);
     sums_.kv_blocks_used = stats.kv_blocks_used;
     sums_.energy = stats.energy;
   }

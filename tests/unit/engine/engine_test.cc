@@ -155,10 +155,18 @@ TEST(BitExactTest, Int8HeadKeysAndValues) {
     TinyEngine reference(options);
     const std::vector<Output> alone = RunAlone(reference, requests);
     options.engine.max_chunk_tokens = 7;
+    options.engine.max_prompt_tokens = 9;
     options.cpu.num_threads = 2;
+    {
+      TinyEngine tiny(options);
+      ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
+      EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";
+      EXPECT_EQ(tiny.sums().most_prompt_tokens, 9);
+    }
+    options.engine.num_kv_blocks = 18;
     TinyEngine tiny(options);
-    ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
-    EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";
+    ExpectSameBits(alone, RunTogether(tiny, requests), isa + " small cache");
+    EXPECT_GT(tiny.sums().preemptions, 0) << "no block was ever another sequence's";
   }
 }
 

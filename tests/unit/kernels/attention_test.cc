@@ -208,16 +208,19 @@ TEST(PagedAttention, ShuffledBlocksGiveTheSameBits) {
 }
 
 TEST(PagedAttention, AWindowSeesOnlyItsPositions) {
+  const int64_t width = 2 * 32;
+  auto ops = testing::CpuOps("auto");
   Random random(7);
   Problem problem(random, 4, 2, 32);
   const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
-  auto ops = testing::CpuOps("auto");
-  const std::vector<float> before = Attend(*ops, problem, tables, 20);
-  // The last sequence's first 50 positions: outside of the windows of positions 72 to 76.
-  const int64_t width = 2 * 32;
-  for (int64_t i = (1 + 6 + 16) * width; i < (1 + 6 + 16 + 50) * width; ++i) problem.keys[i] = 1e3f;
-  EXPECT_EQ(Attend(*ops, problem, tables, 20), before);
-  EXPECT_NE(Attend(*ops, problem, tables, 0), before);
+  for (const KvType type : kKvTypes) {
+    Problem changed = problem;
+    // The last sequence's first 50 positions: outside of the windows of positions 72 to 76.
+    std::fill_n(changed.keys.begin() + (1 + 6 + 16) * width, 50 * width, 1e3f);
+    const std::vector<float> before = Attend(*ops, problem, tables, 20, type);
+    EXPECT_EQ(Attend(*ops, changed, tables, 20, type), before);
+    EXPECT_NE(Attend(*ops, changed, tables, 0, type), before);
+  }
   // A window of one position returns that position's value.
   const std::vector<float> own = Attend(*ops, problem, tables, 1);
   const int64_t last = problem.tokens() - 1;

@@ -2,6 +2,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+#include <limits>
 #include <vector>
 
 #include "tests/unit/kernels/kernel_testing.h"
@@ -82,6 +84,22 @@ TEST(DenseFormatTest, Int8TilesLieAsDrawn) {
     tiles.view().CopyRow(r, copy.data());
     EXPECT_EQ(copy,
               std::vector<float>(values.begin() + r * kCols, values.begin() + (r + 1) * kCols));
+  }
+}
+
+TEST(DenseFormatTest, TheLargestMagnitudeIsFoundWhereverItIs) {
+  EXPECT_EQ(LargestMagnitude({}), 0.0f);
+  constexpr float kInf = std::numeric_limits<float>::infinity();
+  for (size_t n = 1; n <= 2 * kRowLanes + 3; ++n) {
+    for (size_t i = 0; i < n; ++i) {
+      std::vector<float> values(n, 0.5f);
+      values[i] = -3.0f;
+      EXPECT_EQ(LargestMagnitude(values), 3.0f) << n << " " << i;
+      values[n - 1 - i] = -kInf;
+      EXPECT_EQ(LargestMagnitude(values), kInf) << n << " " << i;
+      values[i] = std::numeric_limits<float>::quiet_NaN();
+      EXPECT_TRUE(std::isnan(LargestMagnitude(values))) << n << " " << i;
+    }
   }
 }
 

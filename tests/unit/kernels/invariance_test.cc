@@ -171,12 +171,12 @@ TEST(Invariance, RopeAndAttentionInChunks) {
   const std::vector<int32_t> table = {2, 0, 1, 5, 4, 3};
   std::vector<double> inv_freq(kHeadDim / 2);
   for (size_t i = 0; i < inv_freq.size(); ++i) inv_freq[i] = std::pow(1e4, -double(i) / 32);
-  std::vector<std::byte> cache_k(kBlocks * kKvHeads *
-                                 KvView<float>::HeadBlockBytes(KvType::kFull, kHeadDim));
-  std::vector<std::byte> cache_v(cache_k);
   for (const auto& [type, window] :
        {std::pair(KvType::kFull, 0), std::pair(KvType::kF16, 0), std::pair(KvType::kF16, 20),
         std::pair(KvType::kF16, 60), std::pair(KvType::kI8, 0), std::pair(KvType::kI8, 20)}) {
+    std::vector<std::byte> cache_k(kBlocks * kKvHeads *
+                                   KvView<float>::HeadBlockBytes(type, kHeadDim));
+    std::vector<std::byte> cache_v(cache_k);
     const KvView<float> kv = {type, cache_k.data(), cache_v.data(), kBlocks, kKvHeads, kHeadDim};
     ExpectInvariant([&](Ops<float>& ops, int64_t begin, int64_t end) {
       const int64_t n = end - begin;

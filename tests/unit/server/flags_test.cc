@@ -135,6 +135,7 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
                                          "--threads=3",
                                          "--cpu-isa=scalar",
                                          "--kv-cache-mib=7",
+                                         "--kv-cache-dtype=int8",
                                          "--max-context=99",
                                          "--max-step-tokens=11",
                                          "--max-chunk-tokens=5",
@@ -150,6 +151,7 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   EXPECT_EQ(o.cpu.num_threads, 3);
   EXPECT_EQ(o.cpu.isa, "scalar");
   EXPECT_EQ(o.kv_cache_mib, 7);
+  EXPECT_EQ(o.engine.kv_type, KvType::kI8);
   EXPECT_EQ(o.engine.max_context_tokens, 99);
   EXPECT_EQ(o.engine.max_step_tokens, 11);
   EXPECT_EQ(o.engine.max_chunk_tokens, 5);

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -138,6 +139,31 @@ TEST(AddShortlistTest, OnlyWhereItIsOfUse) {
   const Status status = AddShortlist({.shortlist = ShortlistUse::kOn}, pool, int8);
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("int8"));
+}
+
+// Such a row could win whatever the rounded one says, so it must never be left out; its neighbours
+// keep their bounds.
+TEST(AddShortlistTest, ARowWithoutBoundHasInfinity) {
+  ThreadPool pool(2);
+  ModelWeights weights;
+  constexpr int64_t kRows = 40, kCols = 70;
+  std::vector<float> head(kRows * kCols);
+  for (size_t i = 0; i < head.size(); ++i) head[i] = static_cast<float>(i % 11) - 5.0f;
+  head[3 * kCols] = std::numeric_limits<float>::infinity();
+  head[17 * kCols + 69] = std::numeric_limits<float>::quiet_NaN();
+  head[20 * kCols + 5] = 1e20f;
+  weights.head = {.type = DenseType::kF32, .data = head.data(), .rows = kRows, .cols = kCols};
+  ASSERT_TRUE(AddShortlist({.shortlist = ShortlistUse::kOn}, pool, weights).ok());
+  for (int64_t row = 0; row < kRows; ++row) {
+    const float bound = weights.shortlist.error_bounds[row];
+    if (row == 3 || row == 17 || row == 20) {
+      EXPECT_EQ(bound, std::numeric_limits<float>::infinity()) << row;
+      EXPECT_EQ(weights.shortlist.rounded.scales[row], 0.0f) << row;
+    } else {
+      EXPECT_GT(bound, 0.0f) << row;
+      EXPECT_LT(bound, 1.0f) << row;
+    }
+  }
 }
 
 TEST(MakeInt8TilesTest, RefusesMoreColumnsThanSumsHold) {

@@ -202,6 +202,13 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
       const bool busy = s.Busy();
       const StepPlan plan = s.Step();
       ASSERT_LE(plan.num_tokens(), options.max_step_tokens);
+      int64_t prompts = 0;
+      for (const ScheduledSequence& w : plan.work) {
+        if (w.num_tokens > 1 || std::ranges::count(plan.admitted, w.sequence) > 0) {
+          prompts += w.num_tokens;
+        }
+      }
+      ASSERT_LE(prompts, options.max_prompt_tokens);
       ASSERT_EQ(!plan.work.empty(), busy) << "an idle step while work waits would hang the engine";
     }
     EXPECT_EQ(s.pool().num_used(), 0);
