@@ -1,8 +1,10 @@
 #include "base/thread_pool.h"
 
 #include <limits>
+#include <string>
 
 #include "base/check.h"
+#include "base/process_threads.h"
 
 namespace sterna {
 namespace {
@@ -21,9 +23,14 @@ uint32_t LeftOf(uint64_t ticket) { return static_cast<uint32_t>(ticket); }
 
 }  // namespace
 
-ThreadPool::ThreadPool(int num_threads) {
+ThreadPool::ThreadPool(int num_threads, const char* name) {
   STERNA_CHECK(num_threads >= 1);
-  for (int i = 1; i < num_threads; ++i) workers_.emplace_back([this] { WorkerMain(); });
+  for (int i = 1; i < num_threads; ++i) {
+    workers_.emplace_back([this, name = std::string(name)] {
+      NameThisThread(name.c_str());
+      WorkerMain();
+    });
+  }
 }
 
 ThreadPool::~ThreadPool() {

@@ -17,8 +17,9 @@ namespace sterna {
 
 class ThreadPool {
  public:
-  // `num_threads` >= 1 counts the calling thread: 1 starts no thread at all.
-  explicit ThreadPool(int num_threads);
+  // `num_threads` >= 1 counts the calling thread: 1 starts no thread at all. The others get `name`
+  // (process_threads.h).
+  explicit ThreadPool(int num_threads, const char* name = "sterna-pool");
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;

@@ -11,6 +11,7 @@
 #include "base/check.h"
 #include "base/logging.h"
 #include "base/mutex.h"
+#include "base/process_threads.h"
 #include "engine/cache/block_pool.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/energy/energy_ledger.h"
@@ -99,7 +100,10 @@ class EngineImpl final : public Engine {
                    &pool_),
         ledger_(meter, clock, model->energy_costs(options.kv_type)),
         max_context_tokens_(MaxContext(options, model->config())),
-        thread_([this] { Main(); }) {}
+        thread_([this] {
+          NameThisThread("sterna-engine");
+          Main();
+        }) {}
 
   ~EngineImpl() override {
     {

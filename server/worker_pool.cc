@@ -3,12 +3,18 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/process_threads.h"
 
 namespace sterna {
 
 WorkerPool::WorkerPool(int num_threads, size_t max_pending) : max_pending_(max_pending) {
   STERNA_CHECK(num_threads >= 1);
-  for (int i = 0; i < num_threads; ++i) threads_.emplace_back([this] { Main(); });
+  for (int i = 0; i < num_threads; ++i) {
+    threads_.emplace_back([this] {
+      NameThisThread("sterna-worker");
+      Main();
+    });
+  }
 }
 
 WorkerPool::~WorkerPool() { Stop(); }

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
+#include "base/process_threads.h"
 #include "engine/energy/modelled_meter.h"
 #include "engine/energy/nvml_meter.h"
 #include "engine/energy/rapl_meter.h"
@@ -27,7 +28,7 @@ std::unique_ptr<EnergyMeter> CreateModelled(const EnergyMeterOptions& options, c
   return std::make_unique<ModelledMeter>(
       options.watts_per_core > 0 ? options.watts_per_core : kDefaultWattsPerCore,
       options.idle_watts > 0 ? options.idle_watts : kDefaultIdleWattsPerCpu * cpus, clock,
-      ProcessCpuTimeNs);
+      ProcessCpuNs);
 }
 
 StatusOr<std::unique_ptr<EnergyMeter>> CreateBest(const EnergyMeterOptions& options,

@@ -1,7 +1,5 @@
 #include "engine/energy/modelled_meter.h"
 
-#include <time.h>
-
 #include <utility>
 
 #include "absl/strings/str_format.h"
@@ -30,13 +28,6 @@ StatusOr<int64_t> ModelledMeter::ReadNanojoules() {
 std::string ModelledMeter::scope() const {
   return absl::StrFormat("process cpu time x %.1f W + elapsed time x %.1f W", watts_per_core_,
                          idle_watts_);
-}
-
-int64_t ProcessCpuTimeNs() {
-  timespec now{};
-  // Cannot fail: the process's own CPU clock always exists on Linux.
-  STERNA_CHECK(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now) == 0);
-  return static_cast<int64_t>(now.tv_sec) * 1'000'000'000 + now.tv_nsec;
 }
 
 }  // namespace sterna

@@ -39,9 +39,6 @@ class ModelledMeter final : public EnergyMeter {
   const int64_t start_cpu_ns_;
 };
 
-// CPU time of this process in nanoseconds, from the system.
-int64_t ProcessCpuTimeNs();
-
 }  // namespace sterna
 
 #endif  // STERNA_ENGINE_ENERGY_MODELLED_METER_H_

@@ -31,7 +31,8 @@ void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols);
 class CpuOps final : public Ops<float> {
  public:
   // `kernels` must be one this machine can run (isa.h).
-  CpuOps(const CpuKernels& kernels, int num_threads) : kernels_(kernels), pool_(num_threads) {}
+  CpuOps(const CpuKernels& kernels, int num_threads)
+      : kernels_(kernels), pool_(num_threads, "sterna-compute") {}
 
   std::string Name() const override { return std::string("cpu/") + kernels_.name; }
 

@@ -27,6 +27,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
 #include "base/mutex.h"
+#include "base/process_threads.h"
 #include "server/http/http_text.h"
 
 namespace sterna {
@@ -412,7 +413,10 @@ Status HttpServerImpl::Listen() {
 void HttpServerImpl::StartThreads() {
   asio::co_spawn(context_, AcceptLoop(), asio::detached);
   for (int i = 0; i < shared_->options.num_threads; ++i) {
-    threads_.emplace_back([this] { context_.run(); });
+    threads_.emplace_back([this] {
+      NameThisThread("sterna-http");
+      context_.run();
+    });
   }
 }
 

@@ -48,6 +48,7 @@ enum class MetricId {
   kModelInfo,
   kEnergySourceInfo,
   kBuildInfo,
+  kThreadCpu,
   kCount,
 };
 
@@ -101,6 +102,10 @@ inline constexpr MetricLabel kModelLabels[] = {{"model", "the name clients use"}
                                                {"device", "such as cpu/avx512_vnni"}};
 inline constexpr MetricLabel kSourceLabels[] = {{"method", "nvml, rapl, modelled"},
                                                 {"scope", "what the figure covers"}};
+inline constexpr MetricLabel kThreadLabels[] = {
+    {"thread",
+     "engine (schedules, samples and computes), compute, http, worker (parses and tokenises), "
+     "other (gRPC, loading)"}};
 inline constexpr MetricLabel kBuildLabels[] = {{"version", "of the server"}};
 
 inline constexpr auto kMetrics = std::to_array<MetricSpec>({
@@ -323,6 +328,14 @@ inline constexpr auto kMetrics = std::to_array<MetricSpec>({
      kBuildLabels,
      {},
      "The server's build; always 1."},
+    {MetricId::kThreadCpu,
+     "sterna_thread_cpu_seconds_total",
+     MetricType::kCounter,
+     "seconds",
+     kThreadLabels,
+     {},
+     "Processor time of the process by what its threads do; those that compute also wait for one "
+     "another, up to 50 microseconds at a time."},
 });
 
 constexpr bool MetricsAreInOrder() {

@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "base/mutex.h"
+#include "base/process_threads.h"
 #include "server/metrics/metric_names.h"
 
 namespace sterna {
@@ -37,9 +38,11 @@ double Joules(int64_t nj) { return static_cast<double>(nj) * 1e-9; }
 
 // Metrics whose values are the ledger's integers, taken as they are at every scrape: a counter that
 // is incremented by rounded differences would drift from them.
-bool IsFromLedger(MetricId id) {
-  return id == MetricId::kEnergy || id == MetricId::kEnergySettlement ||
-         id == MetricId::kEnergyMeter || id == MetricId::kJoulesPerOutputToken;
+// Whether it is collected when it is asked for, not kept in the registry.
+bool IsCollected(MetricId id) {
+  return id == MetricId::kThreadCpu || id == MetricId::kEnergy ||
+         id == MetricId::kEnergySettlement || id == MetricId::kEnergyMeter ||
+         id == MetricId::kJoulesPerOutputToken;
 }
 
 void AddValue(MetricFamily& family, const Labels& labels, double value) {
@@ -81,6 +84,7 @@ struct MetricsRegistry::Impl {
   prometheus::Histogram& plain_histogram(MetricId id) { return *plain_histograms[Index(id)]; }
 
   std::vector<MetricFamily> CollectEnergy() STERNA_EXCLUDES(mutex);
+  MetricFamily CollectThreads() STERNA_EXCLUDES(mutex);
 
   prometheus::Registry registry;
   // By MetricId; each metric is in the array of its type.
@@ -94,12 +98,13 @@ struct MetricsRegistry::Impl {
   Mutex mutex;
   EnergyTotals energy STERNA_GUARDED_BY(mutex);
   int64_t output_tokens STERNA_GUARDED_BY(mutex) = 0;
+  std::map<std::string, int64_t> thread_cpu_ns STERNA_GUARDED_BY(mutex);  // as last collected
   std::optional<std::string> energy_method STERNA_GUARDED_BY(mutex);
 };
 
 MetricsRegistry::Impl::Impl() {
   for (const MetricSpec& spec : kMetrics) {
-    if (IsFromLedger(spec.id)) continue;
+    if (IsCollected(spec.id)) continue;
     const size_t i = Index(spec.id);
     switch (spec.type) {
       case MetricType::kCounter:
@@ -153,6 +158,21 @@ std::vector<MetricFamily> MetricsRegistry::Impl::CollectEnergy() {
              Joules(energy.prefill_nj + energy.decode_nj) / static_cast<double>(output_tokens));
   }
   return {by_phase, settlement, meter, per_token};
+}
+
+MetricFamily MetricsRegistry::Impl::CollectThreads() {
+  MutexLock lock(mutex);
+  std::map<std::string, int64_t> by_name = ThreadCpuNs();
+  int64_t rest_ns = ProcessCpuNs();
+  MetricFamily family = MakeFamily(MetricId::kThreadCpu);
+  for (const std::string role : {"engine", "compute", "http", "worker", "other"}) {
+    const int64_t ns = role == "other" ? rest_ns : by_name["sterna-" + role];
+    int64_t& taken_ns = thread_cpu_ns[role];
+    taken_ns = std::max(taken_ns, ns);  // a counter never falls, though a thread may end
+    rest_ns -= taken_ns;
+    AddValue(family, {{"thread", role}}, Seconds(taken_ns));
+  }
+  return family;
 }
 
 MetricsRegistry::MetricsRegistry() : impl_(std::make_unique<Impl>()) {}
@@ -253,6 +273,7 @@ void MetricsRegistry::CountGrpcRequest(std::string_view method, std::string_view
 std::string MetricsRegistry::Render() const {
   std::vector<MetricFamily> families = impl_->registry.Collect();
   for (MetricFamily& family : impl_->CollectEnergy()) families.push_back(std::move(family));
+  families.push_back(impl_->CollectThreads());
   std::erase_if(families, [](const MetricFamily& family) { return family.metric.empty(); });
   return prometheus::TextSerializer().Serialize(families);
 }

@@ -105,3 +105,5 @@ def test_metrics_count_requests(server):
     server.http.get("/nowhere/at/all")
     text = server.http.get("/metrics").text
     assert "/nowhere" not in text
+    threads = ("engine", "http", "worker", "other")  # one computes, so the engine does
+    assert all(server.metric("sterna_thread_cpu_seconds_total", thread=t) > 0 for t in threads)

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "base/mapped_file.h"
+#include "base/process_threads.h"
 #include "server/metrics/metric_names.h"
 #include "server/metrics/metrics_page.h"
 #include "tests/testing/paths.h"
@@ -213,6 +214,32 @@ std::string RenderEverything() {
   metrics.CountHttpRequest("/metrics", "GET", 200);
   metrics.CountGrpcRequest("Generate", "OK");
   return metrics.Render();
+}
+
+TEST(MetricsTest, ProcessorTimeIsSharedOutToThreadsAndNeverFalls) {
+  MetricsRegistry metrics;
+  const auto role = [](const std::string& page, const char* name) {
+    return Samples(page).at("sterna_thread_cpu_seconds_total{thread=\"" + std::string(name) +
+                            "\"}");
+  };
+  std::string before = metrics.Render();
+  std::thread http([&] {
+    NameThisThread("sterna-http");
+    if (ThreadCpuNs().empty()) return;  // no schedstat here: all of it is "other"
+    while (role(metrics.Render(), "http") < role(before, "http") + 0.02) {
+    }
+  });
+  http.join();
+  const std::string after = metrics.Render();  // its time stays, though it has ended
+  double total = 0;
+  for (const char* name : {"engine", "compute", "http", "worker", "other"}) {
+    EXPECT_GE(role(after, name), role(before, name)) << name;
+    total += role(after, name);
+  }
+  if (!ThreadCpuNs().empty()) {
+    EXPECT_GE(role(after, "http"), role(before, "http") + 0.02);
+  }
+  EXPECT_LE(total, static_cast<double>(ProcessCpuNs()) * 1e-9);
 }
 
 TEST(MetricsTest, RendersTheWholeTableAndNothingElse) {
