@@ -303,6 +303,20 @@ TEST(RopeAppendKv, RotatesNormsAndStores) {
   }
 }
 
+// Has RopeAppendKv store v as the value of the fourth token, in a cache of one head.
+void AppendAtSlot3(const std::string& level, const std::vector<float>& v, Cache<float>& cache) {
+  std::vector<float> q(v.size()), k(v.size()), cos(v.size() / 2), sin(v.size() / 2);
+  const std::vector<int32_t> slots = {3};
+  testing::CpuOps(level)->RopeAppendKv({.q = View(q, 1),
+                                        .k = View(k, 1),
+                                        .v = ConstView(v, 1),
+                                        .cos = ConstView(cos, 1),
+                                        .sin = ConstView(sin, 1),
+                                        .slots = slots,
+                                        .norm_eps = 1e-6f,
+                                        .kv = cache.view});
+}
+
 // Ties, carries into the exponent, subnormal halves, what is too large, infinities and NaNs: as
 // FloatToHalf rounds, whose own ties and specials are spelled out.
 TEST(RopeAppendKv, RoundsToHalf) {
@@ -339,17 +353,8 @@ TEST(RopeAppendKv, RoundsToHalf) {
   for (const float x : RandomFloats(random, 52)) v.push_back(x);
   const auto hd = static_cast<int64_t>(v.size());  // 70: no multiple of any register
   for (const std::string& level : CpuIsaLevels()) {
-    std::vector<float> q(hd), k(hd), cos(hd / 2), sin(hd / 2);
     Cache<float> cache(KvType::kF16, 1, 1, hd);
-    const std::vector<int32_t> slots = {3};
-    testing::CpuOps(level)->RopeAppendKv({.q = View(q, 1),
-                                          .k = View(k, 1),
-                                          .v = ConstView(v, 1),
-                                          .cos = ConstView(cos, 1),
-                                          .sin = ConstView(sin, 1),
-                                          .slots = slots,
-                                          .norm_eps = 1e-6f,
-                                          .kv = cache.view});
+    AppendAtSlot3(level, v, cache);
     const auto* stored = reinterpret_cast<const uint16_t*>(cache.v.data());
     for (int64_t i = 0; i < hd; ++i) {
       if (v[i] == v[i]) {
@@ -374,17 +379,8 @@ TEST(RopeAppendKv, RoundsToInt8) {
                      std::vector<int>{127, -126, 0, 2}, 1.0f),
           std::tuple(std::vector<float>{-3e38f, 3e38f, 1, 0}, std::vector<int>{-127, 127, 0, 0},
                      3e38f / 127)}) {
-      std::vector<float> query(4), key(4), cos(2), sin(2);
       Cache<float> cache(KvType::kI8, 1, 1, 4);
-      const std::vector<int32_t> slots = {3};
-      testing::CpuOps(level)->RopeAppendKv({.q = View(query, 1),
-                                            .k = View(key, 1),
-                                            .v = ConstView(v, 1),
-                                            .cos = ConstView(cos, 1),
-                                            .sin = ConstView(sin, 1),
-                                            .slots = slots,
-                                            .norm_eps = 1e-6f,
-                                            .kv = cache.view});
+      AppendAtSlot3(level, v, cache);
       const auto* stored = reinterpret_cast<const int8_t*>(cache.v.data());
       EXPECT_EQ(std::vector<int>(stored + 12, stored + 16), q) << level;
       float stored_scale;
