@@ -31,8 +31,9 @@ Status CheckOptions(const EngineOptions& o) {
         absl::StrCat(std::string(name), " is ", value, "; it must be at least 1"));
   };
   STERNA_RETURN_IF_ERROR(at_least_one(o.max_step_tokens, "max_step_tokens"));
-  if (o.max_prompt_tokens < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("max_prompt_tokens is ", o.max_prompt_tokens,
+  if (o.max_step_prompt_tokens < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("max_step_prompt_tokens is ",
+                                                   o.max_step_prompt_tokens,
                                                    "; it must be at least 1, or 0 for no bound"));
   }
   STERNA_RETURN_IF_ERROR(at_least_one(o.max_chunk_tokens, "max_chunk_tokens"));
@@ -93,8 +94,9 @@ class EngineImpl final : public Engine {
         pool_(options.num_kv_blocks),
         cache_(model->config(), options.kv_type, options.num_kv_blocks),
         scheduler_({.max_step_tokens = options.max_step_tokens,
-                    .max_prompt_tokens = options.max_prompt_tokens > 0 ? options.max_prompt_tokens
-                                                                       : options.max_step_tokens,
+                    .max_step_prompt_tokens = options.max_step_prompt_tokens > 0
+                                                  ? options.max_step_prompt_tokens
+                                                  : options.max_step_tokens,
                     .max_chunk_tokens = options.max_chunk_tokens,
                     .max_sequences = options.max_sequences},
                    &pool_),

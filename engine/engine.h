@@ -23,15 +23,15 @@
 namespace sterna {
 
 struct EngineOptions {
-  int64_t max_step_tokens = 512;   // token budget of one step, prompt and output together
-  int64_t max_prompt_tokens = 0;   // of prompts in one step; 0: what outputs leave of the budget
-  int64_t max_chunk_tokens = 512;  // most prompt tokens of one sequence in one step
-  int64_t max_sequences = 64;      // running at once
-  int64_t max_queue = 256;         // waiting at once; more are refused
-  int64_t num_kv_blocks = 0;       // of kKvBlockTokens tokens each; >= 1
-  KvType kv_type = KvType::kF16;   // what the cache stores
-  int64_t max_context_tokens = 0;  // prompt + output of one request; 0: the model's own limit
-  bool check_integrity = false;    // CheckIntegrity after every step, not only when idle (tests)
+  int64_t max_step_tokens = 512;       // token budget of one step, prompt and output together
+  int64_t max_step_prompt_tokens = 0;  // of it for prompts; 0: what outputs leave
+  int64_t max_chunk_tokens = 512;      // most prompt tokens of one sequence in one step
+  int64_t max_sequences = 64;          // running at once
+  int64_t max_queue = 256;             // waiting at once; more are refused
+  int64_t num_kv_blocks = 0;           // of kKvBlockTokens tokens each; >= 1
+  KvType kv_type = KvType::kF16;       // what the cache stores
+  int64_t max_context_tokens = 0;      // prompt + output of one request; 0: the model's own limit
+  bool check_integrity = false;  // CheckIntegrity after every step, not only when idle (tests)
 };
 
 class Engine {

@@ -33,8 +33,8 @@ class RuntimeImpl final : public Runtime {
                                                     meter_.get(), listener, clock));
     return absl::OkStatus();
   }
-  // Measures what is left to measurement; sets options' max_step_tokens and max_prompt_tokens where
-  // the former is 0.
+  // Measures what is left to measurement; sets options' max_step_tokens and max_step_prompt_tokens
+  // where the former is 0.
   Status Tune(double step_seconds, EngineOptions& options);
   void Describe(const EngineOptions& options, int64_t load_ns);
 
@@ -64,11 +64,11 @@ Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   if (options.max_step_tokens > 0) return absl::OkStatus();
   STERNA_ASSIGN_OR_RETURN(const double rate,
                           MeasurePromptRate(checkpoint_.config, checkpoint_.weights, ops_.get()));
-  options.max_prompt_tokens = ChoosePromptTokens(rate, step_seconds);
-  options.max_step_tokens = options.max_sequences + options.max_prompt_tokens;
+  options.max_step_prompt_tokens = ChoosePromptTokens(rate, step_seconds);
+  options.max_step_tokens = options.max_sequences + options.max_step_prompt_tokens;
   tuning_.push_back({.name = "prompt_tokens_per_second", .value = rate});
-  tuning_.push_back(
-      {.name = "prompt_tokens_per_step", .value = static_cast<double>(options.max_prompt_tokens)});
+  tuning_.push_back({.name = "prompt_tokens_per_step",
+                     .value = static_cast<double>(options.max_step_prompt_tokens)});
   return absl::OkStatus();
 }
 

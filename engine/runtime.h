@@ -25,8 +25,8 @@ struct RuntimeOptions {
   HeadOptions head;
   CpuOptions cpu;
   EnergyMeterOptions energy;
-  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: it and max_prompt_tokens
-  // are what step_seconds allow (engine/tuning.h).
+  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: it and
+  // max_step_prompt_tokens are what step_seconds allow (engine/tuning.h).
   EngineOptions engine;
   int64_t kv_cache_mib = 1024;
   double step_seconds = 0.25;

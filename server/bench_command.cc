@@ -143,7 +143,7 @@ class Bench {
 
   static SchedulerOptions SchedulerOptionsFor(int64_t num_sequences) {
     return {.max_step_tokens = kMaxStepTokens,
-            .max_prompt_tokens = kMaxStepTokens,
+            .max_step_prompt_tokens = kMaxStepTokens,
             .max_chunk_tokens = kMaxStepTokens,
             .max_sequences = num_sequences};
   }

@@ -55,7 +55,7 @@ StepBatch BuildStepBatch(const StepPlan& plan) {
 
 Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool)
     : options_(options), pool_(pool) {
-  STERNA_CHECK(options.max_step_tokens >= 1 && options.max_prompt_tokens >= 1 &&
+  STERNA_CHECK(options.max_step_tokens >= 1 && options.max_step_prompt_tokens >= 1 &&
                options.max_chunk_tokens >= 1 && options.max_sequences >= 1);
 }
 
@@ -74,7 +74,7 @@ StepPlan Scheduler::Plan() {
   StepPlan plan;
   int64_t budget = options_.max_step_tokens;
   PlanDecodes(plan, budget);
-  budget = std::min(budget, options_.max_prompt_tokens);
+  budget = std::min(budget, options_.max_step_prompt_tokens);
   PlanChunks(plan, budget);
   // Blocks that a preemption has freed belong to the older sequences that needed them.
   if (plan.preempted.empty()) Admit(plan, budget);

@@ -24,10 +24,10 @@
 namespace sterna {
 
 struct SchedulerOptions {
-  int64_t max_step_tokens;    // >= 1
-  int64_t max_prompt_tokens;  // >= 1: of all that do more than decode, in one step
-  int64_t max_chunk_tokens;   // >= 1: of one sequence in one step
-  int64_t max_sequences;      // >= 1: running at once
+  int64_t max_step_tokens;         // >= 1
+  int64_t max_step_prompt_tokens;  // >= 1: of all that do more than decode, in one step
+  int64_t max_chunk_tokens;        // >= 1: of one sequence in one step
+  int64_t max_sequences;           // >= 1: running at once
 };
 
 struct ScheduledSequence {

@@ -161,9 +161,10 @@ std::vector<MetricFamily> MetricsRegistry::Impl::CollectEnergy() {
 }
 
 MetricFamily MetricsRegistry::Impl::CollectThreads() {
-  MutexLock lock(mutex);
+  // Outside the lock, which the engine takes in every step.
   std::map<std::string, int64_t> by_name = ThreadCpuNs();
   int64_t rest_ns = ProcessCpuNs();
+  MutexLock lock(mutex);
   MetricFamily family = MakeFamily(MetricId::kThreadCpu);
   for (const std::string role : {"engine", "compute", "http", "worker", "other"}) {
     const int64_t ns = role == "other" ? rest_ns : by_name["sterna-" + role];

@@ -155,7 +155,7 @@ TEST(BitExactTest, Int8HeadKeysAndValues) {
     TinyEngine reference(options);
     const std::vector<Output> alone = RunAlone(reference, requests);
     options.engine.max_chunk_tokens = 7;
-    options.engine.max_prompt_tokens = 9;
+    options.engine.max_step_prompt_tokens = 9;
     options.cpu.num_threads = 2;
     {
       TinyEngine tiny(options);
@@ -500,9 +500,10 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
   EXPECT_NE(create({.num_kv_blocks = 0}).ToString().find("num_kv_blocks"), std::string::npos);
   EXPECT_NE(create({.max_chunk_tokens = 0, .num_kv_blocks = 1}).ToString().find("max_chunk_tokens"),
             std::string::npos);
-  EXPECT_NE(
-      create({.max_prompt_tokens = -1, .num_kv_blocks = 1}).ToString().find("max_prompt_tokens"),
-      std::string::npos);
+  EXPECT_NE(create({.max_step_prompt_tokens = -1, .num_kv_blocks = 1})
+                .ToString()
+                .find("max_step_prompt_tokens"),
+            std::string::npos);
   EXPECT_FALSE(create({.max_step_tokens = 9, .max_sequences = 4, .num_kv_blocks = 1}).ok());
   EXPECT_TRUE(create({.max_step_tokens = 8, .max_sequences = 4, .num_kv_blocks = 1}).ok());
 }

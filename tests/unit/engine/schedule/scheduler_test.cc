@@ -55,13 +55,17 @@ class Simulation {
   int64_t preemptions_ = 0;
 };
 
-constexpr SchedulerOptions kRoomy = {
-    .max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 8};
+constexpr SchedulerOptions kRoomy = {.max_step_tokens = 64,
+                                     .max_step_prompt_tokens = 64,
+                                     .max_chunk_tokens = 64,
+                                     .max_sequences = 8};
 
 TEST(SchedulerTest, PromptsRunInChunksWithinTheBudget) {
-  Simulation s(
-      {.max_step_tokens = 10, .max_prompt_tokens = 10, .max_chunk_tokens = 4, .max_sequences = 8},
-      100);
+  Simulation s({.max_step_tokens = 10,
+                .max_step_prompt_tokens = 10,
+                .max_chunk_tokens = 4,
+                .max_sequences = 8},
+               100);
   s.Add(9, 2);
   s.Add(3, 2);
   StepPlan plan = s.Step();
@@ -76,9 +80,11 @@ TEST(SchedulerTest, PromptsRunInChunksWithinTheBudget) {
 }
 
 TEST(SchedulerTest, PromptsTakeNoMoreThanTheirsHoweverFewDecode) {
-  Simulation s(
-      {.max_step_tokens = 30, .max_prompt_tokens = 10, .max_chunk_tokens = 8, .max_sequences = 20},
-      100);
+  Simulation s({.max_step_tokens = 30,
+                .max_step_prompt_tokens = 10,
+                .max_chunk_tokens = 8,
+                .max_sequences = 20},
+               100);
   s.Add(1, 100);
   s.Step();
   s.Add(25, 1);  // an old one in chunks, a new one beside it
@@ -95,9 +101,11 @@ TEST(SchedulerTest, PromptsTakeNoMoreThanTheirsHoweverFewDecode) {
 }
 
 TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
-  Simulation s(
-      {.max_step_tokens = 4, .max_prompt_tokens = 4, .max_chunk_tokens = 4, .max_sequences = 8},
-      1000);
+  Simulation s({.max_step_tokens = 4,
+                .max_step_prompt_tokens = 4,
+                .max_chunk_tokens = 4,
+                .max_sequences = 8},
+               1000);
   s.Add(1, 100);
   s.Step();
   s.Add(1000, 1);
@@ -110,9 +118,11 @@ TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
 }
 
 TEST(SchedulerTest, HigherPriorityIsAdmittedFirstAndPreemptedLast) {
-  Simulation s(
-      {.max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 64, .max_sequences = 1},
-      100);
+  Simulation s({.max_step_tokens = 64,
+                .max_step_prompt_tokens = 64,
+                .max_chunk_tokens = 64,
+                .max_sequences = 1},
+               100);
   s.Add(4, 1, /*priority=*/0);
   s.Add(4, 1, /*priority=*/5);
   EXPECT_EQ(s.Step().work[0].sequence->order(), 1u);
@@ -154,9 +164,11 @@ TEST(SchedulerTest, NobodyOvertakesAWaitingSequenceThatDoesNotFitYet) {
 }
 
 TEST(SchedulerTest, BatchArraysDescribeThePlan) {
-  Simulation s(
-      {.max_step_tokens = 64, .max_prompt_tokens = 64, .max_chunk_tokens = 20, .max_sequences = 8},
-      100);
+  Simulation s({.max_step_tokens = 64,
+                .max_step_prompt_tokens = 64,
+                .max_chunk_tokens = 20,
+                .max_sequences = 8},
+               100);
   s.Add(30, 2);
   s.Add(5, 2);
   s.Step();
@@ -187,7 +199,7 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
       return std::uniform_int_distribution<int64_t>(low, high)(random);
     };
     const SchedulerOptions options = {.max_step_tokens = pick(1, 40),
-                                      .max_prompt_tokens = pick(1, 40),
+                                      .max_step_prompt_tokens = pick(1, 40),
                                       .max_chunk_tokens = pick(1, 40),
                                       .max_sequences = pick(1, 10)};
     Simulation s(options, 10);
@@ -208,7 +220,7 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
           prompts += w.num_tokens;
         }
       }
-      ASSERT_LE(prompts, options.max_prompt_tokens);
+      ASSERT_LE(prompts, options.max_step_prompt_tokens);
       ASSERT_EQ(!plan.work.empty(), busy) << "an idle step while work waits would hang the engine";
     }
     EXPECT_EQ(s.pool().num_used(), 0);
