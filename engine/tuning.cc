@@ -35,12 +35,14 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
                                    Ops<float>* ops) {
   constexpr int64_t kFirstTokens = 8;
   constexpr int64_t kEnoughNs = 10'000'000;
+  // What the last layer takes of a prompt without its end, K and V alone, as part of a layer.
+  constexpr double kLastLayer = 0.15;
   const int64_t most = std::min(kProbeTokens, config.max_positions);
-  ModelConfig first_layer = config;
-  first_layer.num_layers = 1;
-  Model<float> model(&first_layer, &weights, ops, most, /*max_logit_rows=*/1);
+  ModelConfig first_layers = config;
+  first_layers.num_layers = std::min<int64_t>(2, config.num_layers);
+  Model<float> model(&first_layers, &weights, ops, most, /*max_logit_rows=*/1);
   const int64_t blocks = BlockTable::BlocksFor(most);
-  KvCache<float> cache(first_layer, KvType::kF16, blocks);
+  KvCache<float> cache(first_layers, KvType::kF16, blocks);
   StepBatch batch;
   batch.num_sequences = 1;
   batch.max_blocks = blocks;
@@ -68,7 +70,11 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
     STERNA_ASSIGN_OR_RETURN(const int64_t again_ns, measure_ns(tokens));
     ns = std::min(ns, again_ns);
   }
-  return static_cast<double>(tokens) * 1e9 / static_cast<double>(ns * config.num_layers);
+  const auto layers = [](const ModelConfig& c) {
+    return static_cast<double>(c.num_layers - 1) + kLastLayer;
+  };
+  const double model_ns = static_cast<double>(ns) * layers(config) / layers(first_layers);
+  return static_cast<double>(tokens) * 1e9 / model_ns;
 }
 
 int64_t ChoosePromptTokens(double tokens_per_second, double seconds) {

@@ -57,7 +57,8 @@ Model<F>::Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* 
       sin_(max_step_tokens, config->head_dim / 2),
       quantized_(max_step_tokens, std::max({config->hidden_size, config->ffn_size,
                                             config->num_heads * config->head_dim})),
-      last_(max_logit_rows, config->hidden_size),
+      last_x_(max_logit_rows, config->hidden_size),
+      last_q_(max_logit_rows, config->num_heads * config->head_dim),
       logits_(max_logit_rows, config->vocab_size) {
   if (!config->linear_rms_norm) return;
   for (int i = 0; i < 3; ++i) linear_inputs_.emplace_back(max_step_tokens, config->hidden_size);
@@ -76,15 +77,19 @@ StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cac
                      .inv_freq = inv_freq_,
                      .cos = cos_.Rows(tokens),
                      .sin = sin_.Rows(tokens)});
+  ActiveTokens active = {
+      .x = x, .q = q_.Rows(tokens), .positions = batch.positions, .sequence = batch.sequence};
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
-    Attention(weights_->layers[layer], batch, cache.Layer(layer));
-    FeedForward(weights_->layers[layer], tokens);
+    ProjectQkv(weights_->layers[layer], batch, cache.Layer(layer));
+    if (layer + 1 == config_->num_layers) active = LogitTokens(batch);
+    if (active.x.rows == 0) break;
+    Attention(weights_->layers[layer], active, batch, cache.Layer(layer));
+    FeedForward(weights_->layers[layer], active.x);
   }
 
   const Mat<F> logits = logits_.Rows(rows);
   if (rows > 0) {
-    const Mat<F> last = last_.Rows(rows);
-    ops_->GatherRows({.x = AsConst(x), .rows = batch.logit_rows, .y = last});
+    const Mat<F> last = active.x;
     ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
     if (samples.empty() || weights_->shortlist.empty()) {
       ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
@@ -101,14 +106,13 @@ StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cac
 }
 
 template <typename F>
-void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv) {
+void Model<F>::ProjectQkv(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv) {
   const int64_t tokens = batch.num_tokens();
   const Mat<F> q = q_.Rows(tokens);
   const Mat<F> k = k_.Rows(tokens);
   const Mat<F> v = v_.Rows(tokens);
-  const Mat<F> attention = attention_.Rows(tokens);
   const auto [q_in, k_in, v_in] =
-      NormedInputs<3>(tokens, layer.input_norm, {&layer.q, &layer.k, &layer.v});
+      NormedInputs<3>(AsConst(x_.Rows(tokens)), layer.input_norm, {&layer.q, &layer.k, &layer.v});
   ops_->TernaryLinears(
       std::array{Product(layer.q, q_in, q), Product(layer.k, k_in, k), Product(layer.v, v_in, v)});
   ops_->RopeAppendKv({.q = q,
@@ -119,55 +123,77 @@ void Model<F>::Attention(const LayerWeights& layer, const StepBatch& batch, cons
                       .slots = batch.slots,
                       .norm_eps = eps(),
                       .kv = kv});
+}
+
+template <typename F>
+typename Model<F>::ActiveTokens Model<F>::LogitTokens(const StepBatch& batch) {
+  const Mat<F> x = last_x_.Rows(batch.num_logits());
+  const Mat<F> q = last_q_.Rows(batch.num_logits());
+  if (x.rows > 0) {
+    ops_->GatherRows({.x = AsConst(x_.Rows(batch.num_tokens())), .rows = batch.logit_rows, .y = x});
+    ops_->GatherRows({.x = AsConst(q_.Rows(batch.num_tokens())), .rows = batch.logit_rows, .y = q});
+  }
+  last_positions_.clear();
+  last_sequence_.clear();
+  for (const int32_t row : batch.logit_rows) {
+    last_positions_.push_back(batch.positions[row]);
+    last_sequence_.push_back(batch.sequence[row]);
+  }
+  return {.x = x, .q = q, .positions = last_positions_, .sequence = last_sequence_};
+}
+
+template <typename F>
+void Model<F>::Attention(const LayerWeights& layer, const ActiveTokens& tokens,
+                         const StepBatch& batch, const KvView<F>& kv) {
+  const Mat<F> attention = attention_.Rows(tokens.x.rows);
   ops_->PagedAttention(
-      {.q = AsConst(q),
+      {.q = AsConst(tokens.q),
        .kv = kv,
-       .positions = batch.positions,
-       .sequence = batch.sequence,
+       .positions = tokens.positions,
+       .sequence = tokens.sequence,
        .block_tables = {batch.block_tables.data(), batch.num_sequences, batch.max_blocks},
        .scale = F(1) / std::sqrt(static_cast<F>(config_->head_dim)),
        .o = attention});
   const InnerNorm norm = InnerNormOf(*config_, layer.attn_sub_norm, layer.o);
-  const QuantizedMat<F> quantized = quantized_.Rows(tokens, attention.cols);
+  const QuantizedMat<F> quantized = quantized_.Rows(attention.rows, attention.cols);
   ops_->RmsNormQuantize({.x = AsConst(attention),
                          .weight = norm.weight,
                          .eps = static_cast<F>(norm.eps),
                          .out = quantized});
-  ops_->TernaryLinear(Product(layer.o, quantized, x_.Rows(tokens), /*accumulate=*/true));
+  ops_->TernaryLinear(Product(layer.o, quantized, tokens.x, /*accumulate=*/true));
 }
 
 template <typename F>
-void Model<F>::FeedForward(const LayerWeights& layer, int64_t tokens) {
-  const Mat<F> h = ffn_.Rows(tokens);
+void Model<F>::FeedForward(const LayerWeights& layer, Mat<F> x) {
+  const Mat<F> h = ffn_.Rows(x.rows);
   const auto [gate_in, up_in] =
-      NormedInputs<2>(tokens, layer.post_attention_norm, {&layer.gate, &layer.up});
+      NormedInputs<2>(AsConst(x), layer.post_attention_norm, {&layer.gate, &layer.up});
   ops_->GatedLinear({.gate = {.q = gate_in, .w = &layer.gate.w, .bias = layer.gate.bias},
                      .up = {.q = up_in, .w = &layer.up.w, .bias = layer.up.bias},
                      .activation = config_->activation,
                      .h = h});
   const InnerNorm norm = InnerNormOf(*config_, layer.ffn_sub_norm, layer.down);
-  const QuantizedMat<F> quantized = quantized_.Rows(tokens, h.cols);
+  const QuantizedMat<F> quantized = quantized_.Rows(h.rows, h.cols);
   ops_->RmsNormQuantize(
       {.x = AsConst(h), .weight = norm.weight, .eps = static_cast<F>(norm.eps), .out = quantized});
-  ops_->TernaryLinear(Product(layer.down, quantized, x_.Rows(tokens), /*accumulate=*/true));
+  ops_->TernaryLinear(Product(layer.down, quantized, x, /*accumulate=*/true));
 }
 
 template <typename F>
 template <size_t kLinears>
 std::array<QuantizedMat<F>, kLinears> Model<F>::NormedInputs(
-    int64_t tokens, std::span<const float> norm,
+    Mat<const F> x, std::span<const float> norm,
     const std::array<const TernaryLinearWeights*, kLinears>& linears) {
-  const Mat<const F> x = AsConst(x_.Rows(tokens));
   std::array<QuantizedMat<F>, kLinears> inputs;
   if (!config_->linear_rms_norm) {
-    inputs.fill(quantized_.Rows(tokens, x.cols));
+    inputs.fill(quantized_.Rows(x.rows, x.cols));
     ops_->RmsNormQuantize({.x = x, .weight = norm, .eps = eps(), .out = inputs[0]});
     return inputs;
   }
-  const Mat<F> normed = normed_.Rows(tokens);
+  const Mat<F> normed = normed_.Rows(x.rows);
   ops_->RmsNorm({.x = x, .weight = norm, .eps = eps(), .y = normed});
   for (size_t i = 0; i < kLinears; ++i) {
-    inputs[i] = linear_inputs_[i].Rows(tokens, x.cols);
+    inputs[i] = linear_inputs_[i].Rows(x.rows, x.cols);
     ops_->RmsNormQuantize({.x = AsConst(normed),
                            .weight = linears[i]->in_norm,
                            .eps = static_cast<F>(config_->linear_rms_norm_eps),

@@ -33,9 +33,10 @@ class Model {
   Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
         int64_t max_step_tokens, int64_t max_logit_rows);
 
-  // Appends the batch's K and V to `cache` and computes the logits of its logit_rows.
-  // Returns [R, vocab_size], valid until the next Forward. With `samples` [R], what the logits are
-  // sampled by, those that cannot be drawn may be -infinity (ShortlistLinear).
+  // Appends the batch's K and V to `cache` and computes the logits of its logit_rows; of other
+  // tokens the last layer computes nothing but K and V. Returns [R, vocab_size], valid until the
+  // next Forward. With `samples` [R], what the logits are sampled by, those that cannot be drawn
+  // may be -infinity (ShortlistLinear).
   StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache,
                                  std::span<const SampleParams> samples = {});
 
@@ -64,15 +65,28 @@ class Model {
 
   F eps() const { return static_cast<F>(config_->rms_norm_eps); }
 
-  // x_ += o_proj(attention(q, k, v of norm(x_)))
-  void Attention(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
-  // x_ += down(activation(gate) * up of norm(x_))
-  void FeedForward(const LayerWeights& layer, int64_t tokens);
-  // norm(x_) quantised, as the inputs of linears that share it: the same for all, or where each
+  // The tokens that go on: all of a step, in the last layer those whose logits are wanted.
+  struct ActiveTokens {
+    Mat<F> x;  // the residual stream
+    Mat<F> q;
+    std::span<const int32_t> positions;
+    std::span<const int32_t> sequence;  // of StepBatch
+  };
+
+  // q_ and the cache's new K and V, of norm(x_)
+  void ProjectQkv(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
+  // Those of logit_rows, copied together.
+  ActiveTokens LogitTokens(const StepBatch& batch);
+  // x += o_proj(attention(q, cache))
+  void Attention(const LayerWeights& layer, const ActiveTokens& tokens, const StepBatch& batch,
+                 const KvView<F>& kv);
+  // x += down(activation(gate) * up of norm(x))
+  void FeedForward(const LayerWeights& layer, Mat<F> x);
+  // norm(x) quantised, as the inputs of linears that share it: the same for all, or where each
   // has a norm of its own (`use_rms_norm` checkpoints) one for each.
   template <size_t kLinears>
   std::array<QuantizedMat<F>, kLinears> NormedInputs(
-      int64_t tokens, std::span<const float> norm,
+      Mat<const F> x, std::span<const float> norm,
       const std::array<const TernaryLinearWeights*, kLinears>& linears);
   static TernaryLinearParams<F> Product(const TernaryLinearWeights& linear,
                                         const QuantizedMat<F>& q, Mat<F> y,
@@ -98,7 +112,10 @@ class Model {
   Workspace sin_;                                  // [T, hd/2]
   QuantizedWorkspace quantized_;                   // [T, max(D, H*hd, FFN)]
   std::vector<QuantizedWorkspace> linear_inputs_;  // [T, D], of linears with norms of their own
-  Workspace last_;                                 // [R, D]
+  Workspace last_x_;                               // [R, D]
+  Workspace last_q_;                               // [R, H*hd]
+  std::vector<int32_t> last_positions_;            // [R]
+  std::vector<int32_t> last_sequence_;             // [R]
   Workspace logits_;                               // [R, vocab]
 };
 

@@ -64,15 +64,20 @@ struct VectorKernels : VectorMath<V> {
   template <typename Value>
   static void QuantizeGroup(Value value, int64_t begin, int64_t end, int8_t* q, float* scale,
                             int32_t* sum) {
-    Reg absmax = V::Zero();
-    for (int64_t i = begin; i < end; i += kLanes) {
-      absmax = V::Max(V::Abs(value(i, end - i)), absmax);
+    Reg a = V::Zero(), b = V::Zero(), c = V::Zero(), d = V::Zero();
+    int64_t i = begin;
+    for (; i + 4 * kLanes <= end; i += 4 * kLanes) {
+      a = V::Max(V::Abs(value(i, kLanes)), a);
+      b = V::Max(V::Abs(value(i + kLanes, kLanes)), b);
+      c = V::Max(V::Abs(value(i + 2 * kLanes, kLanes)), c);
+      d = V::Max(V::Abs(value(i + 3 * kLanes, kLanes)), d);
     }
-    const float largest = V::Largest(absmax);
+    for (; i < end; i += kLanes) a = V::Max(V::Abs(value(i, end - i)), a);
+    const float largest = V::Largest(V::Max(V::Max(a, b), V::Max(c, d)));
     const float s = 127.0f / (largest > kMinAbsmax ? largest : kMinAbsmax);
     const Reg factor = V::Set(s);
     IntReg total = V::IntZero();
-    for (int64_t i = begin; i < end; i += kLanes) {
+    for (i = begin; i < end; i += kLanes) {
       const int64_t n = end - i < kLanes ? end - i : kLanes;
       total = V::QuantizeN(V::Mul(value(i, end - i), factor), n, q + i, total);
     }
