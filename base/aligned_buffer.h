@@ -14,6 +14,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "base/numa.h"
 
 namespace sterna {
 
@@ -36,6 +37,7 @@ class AlignedBuffer {
       STERNA_CHECK(mapped != MAP_FAILED);
       // Weights and K/V are streamed through: fewer TLB misses. Only a hint, so may fail.
       madvise(mapped, bytes, MADV_HUGEPAGE);
+      SpreadOverUsedNodes(mapped, bytes);
       data_ = Owner(static_cast<T*>(mapped), Free{bytes});
       return;
     }

@@ -18,8 +18,8 @@ struct CpuOptions {
   std::string isa = "auto";  // "auto": the best this machine has; or one of CpuIsaLevels()
 };
 
-// Levels this machine can run, worst first: "scalar", then "avx2", "avx512_vnni" and
-// "amx" where present.
+// Levels this machine can run, worst first: "scalar", then "avx2", "avx_vnni", "avx512_vnni"
+// and "amx" where present.
 std::vector<std::string> CpuIsaLevels();
 
 // InvalidArgument, naming the choices, for a level that is unknown or that this machine lacks.

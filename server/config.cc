@@ -70,7 +70,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
       {.name = "cpu-isa",
        .value = &c.cpu_isa,
        .help = "Instruction set of the CPU kernels; auto: the best this machine has.",
-       .choices = {"auto", "scalar", "avx2", "avx512_vnni", "amx"}},
+       .choices = {"auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx"}},
       {.name = "kv-cache-mib",
        .value = &c.kv_cache_mib,
        .help =

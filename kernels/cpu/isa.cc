@@ -1,6 +1,7 @@
 #include "kernels/cpu/isa.h"
 
 #if defined(__x86_64__)
+#include <cpuid.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #endif
@@ -21,6 +22,14 @@ namespace {
 bool HasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
          __builtin_cpu_supports("f16c");
+}
+
+// Clang 16 has no name for it: bit 4 of eax in leaf 7, subleaf 1 (Intel SDM, volume 2A, CPUID). Its
+// registers are AVX2's.
+bool HasAvxVnni() {
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
+         (eax & (1u << 4)) != 0;
 }
 
 bool HasAvx512Vnni() {
@@ -47,6 +56,7 @@ std::vector<const CpuKernels*> AvailableKernels() {
   std::vector<const CpuKernels*> tables = {&ScalarKernels()};
 #if defined(__x86_64__)
   if (HasAvx2()) tables.push_back(&Avx2Kernels());
+  if (HasAvxVnni()) tables.push_back(&AvxVnniKernels());
   if (HasAvx512Vnni()) tables.push_back(&Avx512VnniKernels());
   if (HasAmx()) tables.push_back(&AmxKernels());
 #endif

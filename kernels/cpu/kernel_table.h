@@ -172,6 +172,7 @@ struct CpuKernels {
 const CpuKernels& ScalarKernels();
 #if defined(__x86_64__)
 const CpuKernels& Avx2Kernels();
+const CpuKernels& AvxVnniKernels();
 const CpuKernels& Avx512VnniKernels();
 const CpuKernels& AmxKernels();
 #endif

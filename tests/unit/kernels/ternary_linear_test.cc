@@ -42,6 +42,7 @@ std::vector<std::string> LevelsInProcCpuinfo() {
   };
   std::vector<std::string> levels = {"scalar"};
   if (has({"avx2", "fma", "f16c"})) levels.push_back("avx2");
+  if (has({"avx2", "fma", "f16c", "avx_vnni"})) levels.push_back("avx_vnni");
   if (has({"avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_vnni"})) {
     levels.push_back("avx512_vnni");
     if (has({"amx_tile", "amx_int8", "amx_bf16"})) levels.push_back("amx");
