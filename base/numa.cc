@@ -60,15 +60,18 @@ int NodeOfProcessor(int cpu) {
 std::vector<int> FindUsedMemoryNodes() {
   int policy = MPOL_DEFAULT;
   NodeMask allowed, unused;
-  cpu_set_t processors;
-  CPU_ZERO(&processors);
   if (syscall(SYS_get_mempolicy, &policy, unused.words.data(), NodeMask::kBits, nullptr, 0) != 0 ||
       syscall(SYS_get_mempolicy, nullptr, allowed.words.data(), NodeMask::kBits, nullptr,
-              MPOL_F_MEMS_ALLOWED) != 0 ||
-      sched_getaffinity(0, sizeof(processors), &processors) != 0) {
+              MPOL_F_MEMS_ALLOWED) != 0) {
+    // Filtered, as mbind will be: let it be tried, so that several nodes do not go unnoticed.
+    if (errno != EPERM) return {};
+    allowed.words.fill(~0UL);
+  }
+  cpu_set_t processors;
+  CPU_ZERO(&processors);
+  if (policy != MPOL_DEFAULT || sched_getaffinity(0, sizeof(processors), &processors) != 0) {
     return {};
   }
-  if (policy != MPOL_DEFAULT) return {};
   std::set<int> nodes;
   for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
     if (!CPU_ISSET(cpu, &processors)) continue;
@@ -85,26 +88,23 @@ const std::vector<int>& UsedMemoryNodes() {
   return *nodes;
 }
 
-Status InterleaveMemory(void* p, size_t bytes, std::span<const int> nodes) {
+int InterleaveMemory(void* p, size_t bytes, std::span<const int> nodes) {
   NodeMask mask;
   for (const int node : nodes) mask.Add(node);
-  if (syscall(SYS_mbind, p, bytes, MPOL_INTERLEAVE, mask.words.data(), NodeMask::kBits, 0) == 0) {
-    return absl::OkStatus();
-  }
-  const std::string message =
-      absl::StrCat("mbind over ", nodes.size(), " memory nodes: ", std::strerror(errno));
-  return errno == EPERM ? absl::PermissionDeniedError(message) : absl::InternalError(message);
+  const long result =
+      syscall(SYS_mbind, p, bytes, MPOL_INTERLEAVE, mask.words.data(), NodeMask::kBits, 0);
+  return result == 0 ? 0 : errno;
 }
 
 void SpreadOverUsedNodes(void* p, size_t bytes) {
   const std::vector<int>& nodes = UsedMemoryNodes();
   if (nodes.size() < 2) return;
+  const int error = InterleaveMemory(p, bytes, nodes);
+  if (error == 0) return;
   static std::once_flag once;
-  const Status status = InterleaveMemory(p, bytes, nodes);
-  if (status.ok()) return;
   std::call_once(once, [&] {
-    STERNA_LOG(kWarning, "weights and K/V lie where threads touch them first, not spread over the ",
-               "memory nodes: ", status.message());
+    STERNA_LOG(kWarning, "weights and K/V lie where a thread touches them first, not spread over ",
+               nodes.size(), " memory nodes: mbind: ", std::strerror(error));
   });
 }
 

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 
 #include "absl/strings/str_cat.h"
 #include "base/clock.h"
@@ -35,8 +36,16 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
                                    Ops<float>* ops) {
   constexpr int64_t kFirstTokens = 8;
   constexpr int64_t kEnoughNs = 10'000'000;
-  // What the last layer takes of a prompt without its end, K and V alone, as part of a layer.
-  constexpr double kLastLayer = 0.15;
+  // Of a prompt without its end the last layer computes q, k and v alone: this part of a layer.
+  const LayerWeights& layer = weights.layers.front();
+  const auto packed_bytes = [](std::initializer_list<const TernaryLinearWeights*> linears) {
+    int64_t bytes = 0;
+    for (const TernaryLinearWeights* linear : linears) bytes += linear->w.packed_bytes();
+    return static_cast<double>(bytes);
+  };
+  const double qkv_bytes = packed_bytes({&layer.q, &layer.k, &layer.v});
+  const double last_layer =
+      qkv_bytes / (qkv_bytes + packed_bytes({&layer.o, &layer.gate, &layer.up, &layer.down}));
   const int64_t most = std::min(kProbeTokens, config.max_positions);
   ModelConfig first_layers = config;
   first_layers.num_layers = std::min<int64_t>(2, config.num_layers);
@@ -70,8 +79,8 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
     STERNA_ASSIGN_OR_RETURN(const int64_t again_ns, measure_ns(tokens));
     ns = std::min(ns, again_ns);
   }
-  const auto layers = [](const ModelConfig& c) {
-    return static_cast<double>(c.num_layers - 1) + kLastLayer;
+  const auto layers = [&](const ModelConfig& c) {
+    return static_cast<double>(c.num_layers - 1) + last_layer;
   };
   const double model_ns = static_cast<double>(ns) * layers(config) / layers(first_layers);
   return static_cast<double>(tokens) * 1e9 / model_ns;

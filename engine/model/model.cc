@@ -69,7 +69,8 @@ StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cac
                                          std::span<const SampleParams> samples) {
   const int64_t tokens = batch.num_tokens();
   const int64_t rows = batch.num_logits();
-  STERNA_CHECK(tokens >= 1 && tokens <= max_step_tokens_ && rows <= max_logit_rows_);
+  STERNA_CHECK(tokens >= 1 && tokens <= max_step_tokens_ && rows <= tokens &&
+               rows <= max_logit_rows_);
 
   const Mat<F> x = x_.Rows(tokens);
   ops_->EmbedTokens({.token_ids = batch.token_ids, .table = weights_->embedding, .x = x});

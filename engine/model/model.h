@@ -34,7 +34,7 @@ class Model {
         int64_t max_step_tokens, int64_t max_logit_rows);
 
   // Appends the batch's K and V to `cache` and computes the logits of its logit_rows; of other
-  // tokens the last layer computes nothing but K and V. Returns [R, vocab_size], valid until the
+  // tokens the last layer computes nothing but q, K and V. Returns [R, vocab_size], valid until the
   // next Forward. With `samples` [R], what the logits are sampled by, those that cannot be drawn
   // may be -infinity (ShortlistLinear).
   StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache,

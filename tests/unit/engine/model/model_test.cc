@@ -47,7 +47,8 @@ TEST(ModelTest, LogitsDoNotDependOnWhichOthersAreWanted) {
     for (const int64_t layers : {1, 3}) {
       ModelConfig config = testing::TinyConfig();
       config.num_layers = layers;
-      const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/true);
+      config.linear_rms_norm = layers == 1;  // with a norm for each linear, too
+      const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/layers == 3);
       Model<float> model(&config, &weights, ops->get(), kMostTokens, kMostTokens);
       // Two steps of 10 tokens each: the logits of the second.
       const auto logits = [&](std::vector<int32_t> first_rows, std::vector<int32_t> rows) {
