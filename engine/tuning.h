@@ -20,8 +20,8 @@ StatusOr<HeadOptions> HeadFor(HeadOptions head, const Ops<float>& ops);
 std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops);
 
 // Prompt tokens a second of the whole model in chunks of up to kProbeTokens at short context, by
-// runs of its first two layers: some tens of milliseconds, or one run of a few tokens where that takes
-// longer. Device errors are returned.
+// runs of its first two layers: some tens of milliseconds, or one run of a few tokens where that
+// takes longer. Device errors are returned.
 StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights& weights,
                                    Ops<float>* ops);
 
