@@ -102,6 +102,16 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
       }
     }
   };
+  // Outputs are asked for while the products run: their lines were last in another core's cache,
+  // and to own one takes as long as several products.
+  const int64_t outputs_a_block = (tokens + task.col_blocks - 1) / task.col_blocks;
+  const auto prefetch_outputs = [&](int64_t b) __attribute__((always_inline)) {
+    const int64_t end = (b + 1) * outputs_a_block < tokens ? (b + 1) * outputs_a_block : tokens;
+    for (int64_t t = b * outputs_a_block; t < end; ++t) {
+      const float* y = task.y + (token + t) * task.y_stride + row_block * kTernaryBlockRows;
+      for (int k = 0; k < kBlocks; ++k) __builtin_prefetch(y + k * kTernaryBlockRows, /*rw=*/1);
+    }
+  };
   unpack(0);
   if (task.col_blocks > 1) unpack(1);
   load(0);
@@ -117,6 +127,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     for (int64_t b = begin; b < end; ++b) {
       if (b + 2 < task.col_blocks) unpack(b + 2);
       prefetch(b + 2);
+      prefetch_outputs(b);
       _tile_dpbsud(0, 4, 6);
       if constexpr (kBlocks == 2) _tile_dpbsud(1, 4, 7);
       if constexpr (kTokenTiles == 2) _tile_dpbsud(2, 5, 6);
