@@ -3,8 +3,6 @@
 #ifndef STERNA_BASE_ALIGNED_BUFFER_H_
 #define STERNA_BASE_ALIGNED_BUFFER_H_
 
-#include <sys/mman.h>
-
 #include <cstddef>
 #include <cstdlib>
 #include <cstring>
@@ -14,7 +12,7 @@
 #include <utility>
 
 #include "base/check.h"
-#include "base/numa.h"
+#include "base/huge_pages.h"
 
 namespace sterna {
 
@@ -31,14 +29,8 @@ class AlignedBuffer {
     if (size == 0) return;
     const size_t bytes =
         (size * sizeof(T) + kCacheLineBytes - 1) / kCacheLineBytes * kCacheLineBytes;
-    if (bytes >= kMapFromBytes) {
-      void* mapped =
-          mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      STERNA_CHECK(mapped != MAP_FAILED);
-      // Weights and K/V are streamed through: fewer TLB misses. Only a hint, so may fail.
-      madvise(mapped, bytes, MADV_HUGEPAGE);
-      SpreadOverUsedNodes(mapped, bytes);
-      data_ = Owner(static_cast<T*>(mapped), Free{bytes});
+    if (bytes >= kHugePagesFromBytes) {
+      data_ = Owner(static_cast<T*>(AllocateInHugePages(bytes)), Free{bytes});
       return;
     }
     void* allocated = std::aligned_alloc(kCacheLineBytes, bytes);
@@ -68,13 +60,13 @@ class AlignedBuffer {
  private:
   // Large buffers are mapped: zero without being touched, so a KV cache that is sized for the worst
   // case costs memory only where it is used.
-  static constexpr size_t kMapFromBytes = size_t{2} << 20;
+  static constexpr size_t kHugePagesFromBytes = size_t{256} << 10;
 
   struct Free {
-    size_t mapped_bytes = 0;  // 0: from aligned_alloc
+    size_t huge_page_bytes = 0;  // 0: from aligned_alloc
     void operator()(T* p) const {
-      if (mapped_bytes > 0) {
-        munmap(p, mapped_bytes);
+      if (huge_page_bytes > 0) {
+        FreeInHugePages(p, huge_page_bytes);
       } else {
         std::free(p);
       }
