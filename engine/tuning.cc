@@ -24,10 +24,14 @@ StatusOr<HeadOptions> HeadFor(HeadOptions head, const Ops<float>& ops) {
 }
 
 std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops) {
-  constexpr size_t kLayers = 2;
+  // More than the caches hold of a model that is, and a few hundredths of a second to read.
+  constexpr int64_t kEnoughBytes = int64_t{128} << 20;
   std::vector<const TernaryMatrix*> samples;
+  int64_t bytes = 0;
   for (const LayerWeights& layer : weights.layers) {
-    if (samples.size() < kLayers) samples.push_back(&layer.gate.w);
+    if (bytes >= kEnoughBytes) break;
+    samples.push_back(&layer.gate.w);
+    bytes += layer.gate.w.packed_bytes();
   }
   return ops->Tune(samples);
 }

@@ -22,6 +22,7 @@ struct Avx2Vector {
   static constexpr int kDenseRegs = 8;
   static constexpr int kQueryTile = 2;
   static constexpr int64_t kMostShortlistTokens = 1;
+  static constexpr bool kChoosesStreams = false;
   using Reg = __m256;
   using IntReg = __m256i;
 

@@ -18,6 +18,7 @@ struct Avx512Vector {
   static constexpr int kDenseRegs = 24;
   static constexpr int kQueryTile = 4;
   static constexpr int64_t kMostShortlistTokens = INT64_MAX;
+  static constexpr bool kChoosesStreams = true;
   using Reg = __m512;
   using IntReg = __m512i;
 
@@ -218,16 +219,21 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
   }
 }
 
-// One or two tokens wait for memory, and the more streams of weights are read at once the more of
-// it is in flight; more tokens share each broadcast of activations between two row blocks.
+// One or two tokens wait for memory, and read it as was found best (cpu_tune.cc); more tokens share
+// each broadcast of activations between two row blocks.
 template <int kTokens>
 void TernaryBlocks(const TernaryTask& task, int64_t token, int64_t first, int64_t count) {
-  constexpr int kBlocks = kTokens <= 2 ? 4 : 2;
+  constexpr bool kWaits = kTokens <= 2;
+  constexpr int kBlocks = kWaits ? kMostWeightStreams : 2;
   int64_t block = first;
-  for (; block + kBlocks <= first + count; block += kBlocks) {
-    TernaryTile<kTokens, kBlocks, 1>(task, block, token);
+  if (!kWaits || task.weight_streams > 1) {
+    for (; block + kBlocks <= first + count; block += kBlocks) {
+      TernaryTile<kTokens, kBlocks, 1>(task, block, token);
+    }
   }
-  for (; block < first + count; ++block) TernaryTile<kTokens, 1, 2>(task, block, token);
+  for (; block < first + count; ++block) {
+    TernaryTile<kTokens, 1, kWaits ? 4 : 2>(task, block, token);
+  }
 }
 
 void TernaryLinear(const TernaryTask& task, int64_t first, int64_t count) {

@@ -99,12 +99,16 @@ class CpuOps final : public Ops<float> {
     AlignedBuffer<int8_t> q_tiles;
     int64_t first_panel = 0;  // in TernaryLinears, of the panels of all products
   };
+  // Sets the member of that name to what takes the least time with `samples`.
+  void ChooseWeightStreams(std::span<const TernaryMatrix* const> samples);
+  void ChooseAmxFromTokens(std::span<const TernaryMatrix* const> samples);
   // Makes products_[i] the task of all[i], its activations in tiles where AMX takes them.
   void PrepareProducts(std::span<const TernaryLinearParams<float>> all);
 
   const CpuKernels& kernels_;
   ThreadPool pool_;
   int64_t amx_from_tokens_ = kAmxFromTokens;
+  int64_t weight_streams_ = kMostWeightStreams;
   std::vector<int64_t> runs_;  // ForPanels': where each begins, and the number of panels
   std::vector<PreparedProduct> products_;  // at most as many as were ever asked for at once
   std::vector<int64_t> attention_runs_;    // where each begins, and the number of tokens

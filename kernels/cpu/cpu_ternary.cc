@@ -41,7 +41,8 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p) {
           .y = p.y.data,
           .y_stride = p.y.cols,
           .accumulate = p.accumulate,
-          .amx_from_tokens = 0};
+          .amx_from_tokens = 0,
+          .weight_streams = kMostWeightStreams};
 }
 
 // Writes tile `tile` of those that TernaryTask::q_tiles describes.
@@ -82,6 +83,7 @@ void CpuOps::PrepareProducts(std::span<const TernaryLinearParams<float>> all) {
     TernaryTask& task = product.task;
     task = MakeTask(all[i]);
     task.amx_from_tokens = amx_from_tokens_;
+    task.weight_streams = weight_streams_;
     product.tensor_scale = static_cast<float>(all[i].w->tensor_scale());
     if (task.w_scale == nullptr) task.w_scale = &product.tensor_scale;
     if (task.num_groups > 1) {

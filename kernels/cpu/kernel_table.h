@@ -30,6 +30,10 @@ inline constexpr int kTokenTile = 8;
 inline constexpr int64_t kAmxTileTokens = 16;
 inline constexpr int64_t kAmxFromTokens = 6;
 
+// Where nothing was measured: more of the memory is asked for at once, but some processors' own
+// prefetch keeps up with one stream only.
+inline constexpr int64_t kMostWeightStreams = 4;
+
 // Rows of dense tiles that all tokens pass over before the next: few enough for a second-level
 // cache of 1 MiB or more up to 4096 columns, and a whole number of every tile of sums.
 inline constexpr int64_t kDensePanelRows = 96;
@@ -63,6 +67,9 @@ struct TernaryTask {
   int64_t y_stride;
   bool accumulate;
   int64_t amx_from_tokens;  // where AMX is there: fewer tokens are left to VNNI
+  // Row blocks that one or two tokens, which wait for memory, read side by side: 1 or
+  // kMostWeightStreams.
+  int64_t weight_streams;
 };
 
 // In an unnamed namespace for the reason given above.
@@ -166,7 +173,8 @@ struct CpuKernels {
   void (*add_scaled)(const float* x, const float* a, float scale, int64_t n, float* y);
   // Tokens up to which a product with int8 weights takes less time than with bf16 ones.
   int64_t most_shortlist_tokens;
-  bool amx;  // looks at amx_from_tokens
+  bool chooses_streams;  // looks at weight_streams
+  bool amx;              // looks at amx_from_tokens
 };
 
 const CpuKernels& ScalarKernels();

@@ -15,6 +15,7 @@ struct PortableVector {
   static constexpr int kDenseRegs = 8;
   static constexpr int kQueryTile = 2;
   static constexpr int64_t kMostShortlistTokens = 0;
+  static constexpr bool kChoosesStreams = false;
   using Reg = float __attribute__((vector_size(16)));
   using IntReg = int32_t __attribute__((vector_size(16)));
 

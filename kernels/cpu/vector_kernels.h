@@ -207,6 +207,7 @@ struct VectorKernels : VectorMath<V> {
             Weights,
             AddScaled,
             V::kMostShortlistTokens,
+            V::kChoosesStreams,
             /*amx=*/false};
   }
 };

@@ -40,7 +40,7 @@ constexpr float kExpHighest = 88.0f;
 //   sums of weight * x
 // - Keep(x): x, in a register; else the compiler reads memory anew at every use
 // - kDenseRegs: accumulators that a dense product may keep in registers
-// - kMostShortlistTokens: see CpuKernels
+// - kMostShortlistTokens, kChoosesStreams: see CpuKernels
 // - kQueryTile: queries that attention takes together, 2 or 4
 template <typename V>
 struct VectorMath {

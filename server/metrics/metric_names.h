@@ -78,9 +78,10 @@ inline constexpr double kJouleBuckets[] = {0.001, 0.01, 0.1, 0.2, 0.5, 1,   2,  
                                            20,    50,   100, 200, 500, 1e3, 2e3, 5e3, 1e4};
 
 inline constexpr MetricLabel kReasonLabels[] = {{"reason", "stop, length, cancelled, failed"}};
-inline constexpr MetricLabel kTuningLabels[] = {{"name",
-                                                 "amx_from_tokens, prompt_tokens_per_second, "
-                                                 "prompt_tokens_per_step"}};
+inline constexpr MetricLabel kTuningLabels[] = {
+    {"name",
+     "weight_streams, amx_from_tokens, "
+     "prompt_tokens_per_second, prompt_tokens_per_step"}};
 inline constexpr MetricLabel kErrorLabels[] = {
     {"label",
      "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "

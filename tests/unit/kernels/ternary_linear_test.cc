@@ -272,11 +272,16 @@ TEST(TernaryLinear, TuningChangesNoBit) {
   for (const std::string& level : CpuIsaLevels()) {
     const auto plain = testing::CpuOps(level), tuned = testing::CpuOps(level);
     const std::vector<Tuning> tuning = tuned->Tune({&sample, 1});
-    ASSERT_EQ(tuning.size(), level == "amx" ? 1u : 0u);
-    if (level == "amx") {
-      EXPECT_EQ(tuning[0].name, "amx_from_tokens");
-      EXPECT_GE(tuning[0].value, 2);
-      EXPECT_LE(tuning[0].value, 17);
+    const bool amx = level == "amx", avx512 = amx || level == "avx512_vnni";
+    ASSERT_EQ(tuning.size(), amx ? 2u : avx512 ? 1u : 0u);
+    if (avx512) {
+      EXPECT_EQ(tuning[0].name, "weight_streams");
+      EXPECT_TRUE(tuning[0].value == 1 || tuning[0].value == 4) << tuning[0].value;
+    }
+    if (amx) {
+      EXPECT_EQ(tuning[1].name, "amx_from_tokens");
+      EXPECT_GE(tuning[1].value, 2);
+      EXPECT_LE(tuning[1].value, 17);
     }
     for (int64_t tokens = 1; tokens <= 40; ++tokens) {
       Quantized<float> q(tokens, w.cols());
