@@ -32,7 +32,7 @@ class FloatOps : public ::testing::TestWithParam<std::string> {
   Random random_{42};
 };
 
-INSTANTIATE_TEST_SUITE_P(Levels, FloatOps, ::testing::ValuesIn(CpuIsaLevels()),
+INSTANTIATE_TEST_SUITE_P(Levels, FloatOps, ::testing::ValuesIn(testing::ProductLevels()),
                          [](const auto& info) { return info.param; });
 
 // Relative error of a row's root mean square and of the few operations around it.

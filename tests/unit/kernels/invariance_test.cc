@@ -31,7 +31,7 @@ std::string BytesOf(const std::vector<T>& values) {
 }
 
 void ExpectInvariant(const RunRows& run) {
-  for (const std::string& level : CpuIsaLevels()) {
+  for (const std::string& level : testing::ProductLevels()) {
     const std::string whole = run(*testing::CpuOps(level, 1), 0, kRows);
     ASSERT_FALSE(whole.empty());
     for (const int threads : {1, 2, 3}) {

@@ -3,6 +3,7 @@
 #ifndef STERNA_TESTS_UNIT_KERNELS_KERNEL_TESTING_H_
 #define STERNA_TESTS_UNIT_KERNELS_KERNEL_TESTING_H_
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <memory>
@@ -12,15 +13,38 @@
 
 #include "base/aligned_buffer.h"
 #include "base/check.h"
+#include "kernels/cpu/cpu_ops.h"
 #include "kernels/devices.h"
 #include "kernels/ops.h"
+#include "tests/testing/amx_emulation.h"
 
 namespace sterna::testing {
 
 using Random = std::mt19937_64;
 
+// The AMX level's code with tiles in software (amx_emulation.h).
+inline constexpr char kAmxEmulated[] = "amx_emulated";
+
+// The levels to test in products, the only ops in which AMX has a part: those of this machine, and
+// kAmxEmulated where it has the AVX-512 that is not emulated.
+inline std::vector<std::string> ProductLevels() {
+  std::vector<std::string> levels = CpuIsaLevels();
+  if (std::ranges::count(levels, "avx512_vnni") > 0) levels.emplace_back(kAmxEmulated);
+  return levels;
+}
+
 // The CPU backend at one level; the test dies where it cannot be had.
 inline std::unique_ptr<Ops<float>> CpuOps(const std::string& isa, int num_threads = 1) {
+#if defined(__x86_64__)
+  if (isa == kAmxEmulated) {
+    static const cpu::CpuKernels kernels = [] {
+      cpu::CpuKernels table = cpu::EmulatedAmxKernels();
+      table.name = kAmxEmulated;
+      return table;
+    }();
+    return std::make_unique<cpu::CpuOps>(kernels, num_threads);
+  }
+#endif
   auto ops = CreateCpuOps({.num_threads = num_threads, .isa = isa});
   STERNA_CHECK(ops.ok());
   return *std::move(ops);

@@ -126,7 +126,7 @@ class Shortlist : public ::testing::TestWithParam<std::string> {
   Random random_{11};
 };
 
-INSTANTIATE_TEST_SUITE_P(Levels, Shortlist, ::testing::ValuesIn(CpuIsaLevels()),
+INSTANTIATE_TEST_SUITE_P(Levels, Shortlist, ::testing::ValuesIn(testing::ProductLevels()),
                          [](const auto& info) { return info.param; });
 
 std::vector<SampleParams> ParamsToTest() {

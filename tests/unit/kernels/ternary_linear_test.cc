@@ -81,9 +81,8 @@ void ExpectExactProducts(Ops<float>& ops, const QuantizedMat<float>& q, const Te
 }
 
 TEST(TernaryLinear, ProductsAreExactAtEveryLevelOfThisMachine) {
-  const std::vector<std::string> levels = CpuIsaLevels();
-  EXPECT_EQ(levels, LevelsInProcCpuinfo());
-  for (const std::string& level : levels) {
+  EXPECT_EQ(CpuIsaLevels(), LevelsInProcCpuinfo());
+  for (const std::string& level : testing::ProductLevels()) {
     auto ops = testing::CpuOps(level, 2);
     Random random(1);
     std::uniform_int_distribution<int64_t> size(1, 130), tokens(1, 40);
@@ -104,7 +103,7 @@ TEST(TernaryLinear, ProductsAreExactAtEveryLevelOfThisMachine) {
 }
 
 TEST(TernaryLinear, ExtremesDoNotSaturate) {
-  for (const std::string& level : CpuIsaLevels()) {
+  for (const std::string& level : testing::ProductLevels()) {
     auto ops = testing::CpuOps(level);
     for (const int8_t weight : {-1, 1}) {
       TernaryMatrix w(33, 70000);
@@ -134,7 +133,7 @@ void ExpectEqualsReference(const TernaryMatrix& w, int64_t tokens, bool with_bia
   const std::vector<float> before = testing::RandomFloats(random, tokens * w.rows());
   auto reference = CreateReferenceOps<float>();
   const std::vector<float> expected = RunLinear(*reference, q.mat, w, before, bias, accumulate);
-  for (const std::string& level : CpuIsaLevels()) {
+  for (const std::string& level : testing::ProductLevels()) {
     auto ops = testing::CpuOps(level, 2);
     EXPECT_THAT(RunLinear(*ops, q.mat, w, before, bias, accumulate), ContainerEq(expected))
         << level << " " << tokens << "x" << w.rows() << "x" << w.cols();
@@ -182,7 +181,7 @@ TEST(TernaryLinear, SeveralProductsEqualSingleProducts) {
     Quantized<float> whole(tokens, kCols), grouped(tokens, kCols, 128);
     testing::FillRandom(random, whole);
     testing::FillRandom(random, grouped);
-    for (const std::string& level : CpuIsaLevels()) {
+    for (const std::string& level : testing::ProductLevels()) {
       for (const int threads : {1, 2}) {
         auto ops = testing::CpuOps(level, threads);
         std::vector<std::vector<float>> outputs;
@@ -240,7 +239,7 @@ TEST(GatedLinear, IsTheActivationOfOneProductTimesTheOther) {
       const bool shared = tokens != 7 && tokens != 70;
       const Quantized<float>& up_q = shared ? gate_q : other_q;
       const std::span<const float> up_bias = shared ? std::span<const float>() : bias;
-      for (const std::string& level : CpuIsaLevels()) {
+      for (const std::string& level : testing::ProductLevels()) {
         auto ops = testing::CpuOps(level, 2);
         const std::vector<float> gates = RunLinear(*ops, gate_q.mat, gate, {}, bias);
         const std::vector<float> ups = RunLinear(*ops, up_q.mat, up, {}, up_bias);
@@ -269,10 +268,11 @@ TEST(TernaryLinear, TuningChangesNoBit) {
   Random random(6);
   const TernaryMatrix w = testing::RandomTernary(random, 300, 700);
   const TernaryMatrix* sample = &w;
-  for (const std::string& level : CpuIsaLevels()) {
+  for (const std::string& level : testing::ProductLevels()) {
     const auto plain = testing::CpuOps(level), tuned = testing::CpuOps(level);
     const std::vector<Tuning> tuning = tuned->Tune({&sample, 1});
-    const bool amx = level == "amx", avx512 = amx || level == "avx512_vnni";
+    const bool amx = level == "amx" || level == testing::kAmxEmulated;
+    const bool avx512 = amx || level == "avx512_vnni";
     ASSERT_EQ(tuning.size(), amx ? 2u : avx512 ? 1u : 0u);
     if (avx512) {
       EXPECT_EQ(tuning[0].name, "weight_streams");
