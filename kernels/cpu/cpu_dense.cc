@@ -15,11 +15,12 @@
 namespace sterna::cpu {
 namespace {
 
-// Of the row blocks, the part that the shortlist may leave; with more, all of them in order are
-// read faster.
-constexpr int64_t kMostLeft = 4;  // one in so many
-// Row blocks that are looked at together before each of them is.
-constexpr int64_t kScanBlocks = 16;
+// Of the row blocks, the part that is computed exactly beside a shortlist; with more, all of them
+// in order are read faster.
+constexpr int64_t kMostExact = 4;  // one in so many
+// Rows that are looked at together before each row block is.
+constexpr int64_t kScanRows = 256;
+static_assert(kScanRows % kDenseTileRows == 0);
 
 // Writes the 16 bits of a token's activations as PackedActivations<kInt8Parts> wants them, their
 // scale and sum[kInt8Parts], the sum of each part. A row that is not all finite gets a NaN for its
@@ -124,48 +125,85 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
   });
 }
 
-bool CpuOps::MarkDrawable(const ShortlistLinearParams<float>& p) {
-  const int64_t rows = p.w.rows;
-  const int64_t blocks = p.w.row_blocks();
-  const auto slots = std::min<int64_t>(p.x.rows, pool_.num_threads());
-  drawable_.assign(static_cast<size_t>(blocks), 0);
-  upper_.resize(static_cast<size_t>(slots * rows));
-  std::atomic<bool> bounded = true;
-  for (int64_t first = 0; first < p.x.rows && bounded; first += slots) {
-    pool_.ParallelFor(std::min(slots, p.x.rows - first), [&](int64_t slot) {
-      const int64_t t = first + slot;
-      const float norm = NormForBounds(p.x.row(t), p.x.cols);
-      float* lower = p.y.row(t);
-      float* upper = &upper_[static_cast<size_t>(slot * rows)];
-      if (!std::isfinite(norm)) {
-        bounded = false;
-        return;
-      }
-      const float* bounds = p.shortlist.error_bounds;
-      kernels_.add_scaled(lower, bounds, norm, rows, upper);
-      kernels_.add_scaled(lower, bounds, -norm, rows, lower);
-      const SampleParams& params = p.params[static_cast<size_t>(t)];
-      const float least = LeastDrawable(kernels_, params, {lower, static_cast<size_t>(rows)});
-      AdjustLogits(params, {upper, static_cast<size_t>(rows)});
-      // Whether any of rows row .. row + most - 1 can be drawn.
-      const auto drawable = [&](int64_t row, int64_t most) {
-        return !(kernels_.largest(upper + row, std::min(most, rows - row)) < least);
-      };
-      for (int64_t block = 0; block < blocks; ++block) {
-        const int64_t row = block * kDenseTileRows;
-        // Hardly any stretch of rows has one, so most are passed over as a whole.
-        if (block % kScanBlocks == 0 && !drawable(row, kScanBlocks * kDenseTileRows)) {
-          block += kScanBlocks - 1;
-          continue;
-        }
-        if (drawable(row, kDenseTileRows)) {
-          std::atomic_ref(drawable_[static_cast<size_t>(block)])
-              .store(1, std::memory_order_relaxed);
-        }
-      }
-    });
+void CpuOps::MarkBlocks(std::span<const float> logits, float least) {
+  const auto rows = std::ssize(logits);
+  // Whether any of rows row .. row + most - 1 is as large; NaN may be.
+  const auto reached = [&](int64_t row, int64_t most) {
+    return !(kernels_.largest(logits.data() + row, std::min(most, rows - row)) < least);
+  };
+  for (int64_t row = 0; row < rows; row += kDenseTileRows) {
+    // Hardly any stretch of rows has one, so most are passed over as a whole.
+    if (row % kScanRows == 0 && !reached(row, kScanRows)) {
+      row += kScanRows - kDenseTileRows;
+    } else if (reached(row, kDenseTileRows)) {
+      const std::atomic_ref block(blocks_[static_cast<size_t>(row / kDenseTileRows)]);
+      RowBlock unknown = RowBlock::kRounded;
+      block.compare_exchange_strong(unknown, RowBlock::kWanted, std::memory_order_relaxed);
+    }
   }
-  return bounded;
+}
+
+bool CpuOps::ComputeWanted(const DenseTask& task) {
+  const auto done = std::ssize(exact_blocks_);
+  for (size_t block = 0; block < blocks_.size(); ++block) {
+    if (blocks_[block] != RowBlock::kWanted) continue;
+    blocks_[block] = RowBlock::kExact;
+    exact_blocks_.push_back(static_cast<int64_t>(block));
+  }
+  if (std::ssize(exact_blocks_) * kMostExact > std::ssize(blocks_)) return false;
+  const int64_t block_cost = task.tokens * kDenseTileRows * task.cols / kFloatsPerNanosecond;
+  ForRuns(std::ssize(exact_blocks_) - done, block_cost, [&](int64_t first, int64_t count) {
+    for (int64_t i = done + first; i < done + first + count; ++i) {
+      const int64_t row = exact_blocks_[static_cast<size_t>(i)] * kDenseTileRows;
+      kernels_.dense_linear(task, row, std::min(kDenseTileRows, task.rows - row));
+    }
+  });
+  return true;
+}
+
+bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
+  const int64_t rows = p.w.rows;
+  const DenseTask exact = MakeDenseTask({.x = p.x, .w = p.w, .y = p.y});
+  blocks_.assign(static_cast<size_t>(p.w.row_blocks()), RowBlock::kRounded);
+  exact_blocks_.clear();
+  const auto slots = std::min<int64_t>(p.x.rows, pool_.num_threads());
+  adjusted_.resize(static_cast<size_t>(slots * rows));
+  // Calls body(params, y, least, most) for all tokens. least() and most() write what the logits
+  // are at least or at most to memory of their own.
+  const auto for_tokens = [&](const auto& body) {
+    for (int64_t first = 0; first < p.x.rows; first += slots) {
+      pool_.ParallelFor(std::min(slots, p.x.rows - first), [&](int64_t slot) {
+        const int64_t t = first + slot;
+        float* out = &adjusted_[static_cast<size_t>(slot * rows)];
+        const auto bounded = [&, out](float sign) {
+          const float norm = sign * norms_[static_cast<size_t>(t)];
+          kernels_.add_scaled(p.y.row(t), p.shortlist.error_bounds, norm, rows, out);
+          return std::span(out, static_cast<size_t>(rows));
+        };
+        body(p.params[static_cast<size_t>(t)], p.y.row(t), bounded);
+      });
+    }
+  };
+  // The rows that are surely among the largest, whose exact logits say how large those are ...
+  for_tokens([&](const SampleParams& params, const float* /*y*/, const auto& bounded) {
+    const std::span<float> lower = bounded(-1.0f);
+    const float least = LeastDrawable(kernels_, params, lower);
+    MarkBlocks(lower, least);
+  });
+  if (!ComputeWanted(exact)) return false;
+  // ... and the others that could be as large.
+  for_tokens([&](const SampleParams& params, const float* y, const auto& bounded) {
+    const std::span<float> lower = bounded(-1.0f);
+    for (const int64_t block : exact_blocks_) {
+      const int64_t row = block * kDenseTileRows;
+      std::copy_n(y + row, std::min(kDenseTileRows, rows - row), &lower[static_cast<size_t>(row)]);
+    }
+    const float least = LeastDrawable(kernels_, params, lower);
+    const std::span<float> upper = bounded(1.0f);
+    AdjustLogits(params, upper);
+    MarkBlocks(upper, least);
+  });
+  return ComputeWanted(exact);
 }
 
 void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
@@ -173,29 +211,26 @@ void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   STERNA_CHECK(rounded.rows == p.w.rows && rounded.cols == p.w.cols);
   STERNA_CHECK(std::ssize(p.params) == p.x.rows);
   const DenseLinearParams<float> whole = {.x = p.x, .w = p.w, .y = p.y};
+  norms_.clear();
+  for (int64_t t = 0; t < p.x.rows; ++t) norms_.push_back(NormForBounds(p.x.row(t), p.x.cols));
+  const auto draws_from_few = [&](const SampleParams& s) {
+    return DrawsFromMostLikely(s, p.w.rows / kMostExact);
+  };
   // One row that needs every output has the whole matrix read, so the others may as well use it.
-  if (p.x.rows > kernels_.most_shortlist_tokens ||
-      !std::ranges::all_of(
-          p.params, [&](const auto& s) { return DrawsFromMostLikely(s, p.w.rows / kMostLeft); })) {
+  if (p.x.rows > kernels_.most_shortlist_tokens || !std::ranges::all_of(p.params, draws_from_few) ||
+      !std::ranges::all_of(norms_, [](float norm) { return std::isfinite(norm); })) {
     return DenseLinear(whole);
   }
   DenseLinear({.x = p.x, .w = rounded, .y = p.y});
-  if (!MarkDrawable(p)) return DenseLinear(whole);
-  drawable_blocks_.clear();
-  for (size_t block = 0; block < drawable_.size(); ++block) {
-    if (drawable_[block] != 0) drawable_blocks_.push_back(static_cast<int64_t>(block));
-  }
-  const auto left = std::ssize(drawable_blocks_);
-  if (left * kMostLeft > p.w.row_blocks()) return DenseLinear(whole);
+  if (!ComputeDrawable(p)) return DenseLinear(whole);
   ForRuns(p.y.rows, p.y.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
-    std::fill_n(p.y.row(first), count * p.y.cols, -std::numeric_limits<float>::infinity());
-  });
-  const DenseTask task = MakeDenseTask(whole);
-  const int64_t block_cost = p.x.rows * kDenseTileRows * p.w.cols / kFloatsPerNanosecond;
-  ForRuns(left, block_cost, [&](int64_t first, int64_t count) {
-    for (int64_t i = first; i < first + count; ++i) {
-      const int64_t row = drawable_blocks_[static_cast<size_t>(i)] * kDenseTileRows;
-      kernels_.dense_linear(task, row, std::min(kDenseTileRows, p.w.rows - row));
+    for (int64_t t = first; t < first + count; ++t) {
+      for (size_t block = 0; block < blocks_.size(); ++block) {
+        if (blocks_[block] == RowBlock::kExact) continue;
+        const int64_t row = static_cast<int64_t>(block) * kDenseTileRows;
+        std::fill_n(p.y.row(t) + row, std::min(kDenseTileRows, p.y.cols - row),
+                    -std::numeric_limits<float>::infinity());
+      }
     }
   });
 }

@@ -87,9 +87,20 @@ class CpuOps final : public Ops<float> {
   void PackActivations(DenseTask& task);
   // A task whose activations are packed; it holds until the next.
   DenseTask MakeDenseTask(const DenseLinearParams<float>& p);
-  // p.y holding the shortlist's products: marks in drawable_ the row blocks of tokens that sampling
-  // could draw from the exact ones. False where that cannot be told. Overwrites p.y.
-  bool MarkDrawable(const ShortlistLinearParams<float>& p);
+
+  // What is known of a row block's outputs in ShortlistLinear.
+  enum class RowBlock : uint8_t {
+    kRounded,  // how large they can be
+    kWanted,   // the same, and that it is too little
+    kExact,    // all
+  };
+  // Wants the row blocks known by bounds in which any of `logits` [rows] is `least` or more.
+  void MarkBlocks(std::span<const float> logits, float least);
+  // Makes the wanted row blocks exact, by `task`. False if all of the matrix takes less time.
+  bool ComputeWanted(const DenseTask& task);
+  // p.y holding the shortlist's products: makes exact what sampling could draw from. False if all
+  // of the matrix takes less time.
+  bool ComputeDrawable(const ShortlistLinearParams<float>& p);
 
   // One ternary product and what its task points to.
   struct PreparedProduct {
@@ -117,9 +128,10 @@ class CpuOps final : public Ops<float> {
   std::vector<float> x_scale_;
   std::vector<int32_t> x_sum_;
   // ShortlistLinear's.
-  std::vector<float> upper_;       // [threads, rows of the matrix]: what logits are at most
-  std::vector<uint8_t> drawable_;  // [row blocks]
-  std::vector<int64_t> drawable_blocks_;
+  std::vector<float> norms_;      // of x
+  std::vector<float> adjusted_;   // [threads, rows of the matrix]: bounds of logits
+  std::vector<RowBlock> blocks_;  // of the matrix
+  std::vector<int64_t> exact_blocks_;
 };
 
 }  // namespace sterna::cpu
