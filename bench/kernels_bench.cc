@@ -149,7 +149,7 @@ void BenchDenseLinear(::benchmark::State& state, const std::string& isa, int thr
   }
   w.data = weights.data();
   const std::vector<float> scales(vocabulary, 1.0f);
-  if (type == DenseType::kI8) w.scales = scales.data();
+  if (type != DenseType::kBf16) w.scales = scales.data();
   AlignedBuffer<float> x(tokens * hidden), y(tokens * vocabulary);
   for (float& value : x.span()) value = 0.5f;
   for (auto _ : state) {
@@ -299,7 +299,8 @@ void RegisterLevel(const std::string& isa, int threads) {
     for (const int64_t tokens : {1, 4, 8, 16, 32, 128}) bench->Arg(tokens);
   }
   for (const auto& [name, type] : {std::pair("DenseLinear/bf16", DenseType::kBf16),
-                                   std::pair("DenseLinear/int8", DenseType::kI8)}) {
+                                   std::pair("DenseLinear/int8", DenseType::kI8),
+                                   std::pair("DenseLinear/int6", DenseType::kI6)}) {
     auto* dense = add(name, BenchDenseLinear, type);
     dense->ArgNames({"T", "vocabulary", "hidden"});
     for (const int64_t tokens : {1, 8, 16}) {

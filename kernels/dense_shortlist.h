@@ -1,6 +1,6 @@
-// What tells, from half the bytes of a bf16 matrix, which of its outputs cannot be among the
-// largest: the matrix rounded to int8 and, for every row, how far the rounded product can be from
-// the exact one.
+// What tells, from half the bytes of a bf16 matrix or less, which of its outputs cannot be among
+// the largest: the matrix rounded to int8, whose high bits are one rounded to int6, and for every
+// row of either how far the rounded product can be from the exact one.
 //
 // With w an exact row, r the rounded one, both of n columns, and u = 2^-24:
 //   |w . x - r . x| <= |w - r| |x|   (Cauchy and Schwarz),
@@ -27,6 +27,10 @@
 
 namespace sterna {
 
+// Greedy rows of x up to which a product begins with the high bits. Each leaves hundreds of row
+// blocks to the low ones, and what the high ones save is saved once for all.
+inline constexpr int64_t kMostHighBitsRows = 4;
+
 inline constexpr double kLeastShortlistNorm = 1e-3;
 inline constexpr double kMostShortlistNorm = 1e15;
 
@@ -40,32 +44,48 @@ inline bool HasShortlistBound(std::span<const float> exact) {
 
 // A view beside a DenseMatrix of the same shape; owns nothing.
 struct DenseShortlist {
-  DenseMatrix rounded;                  // kI8 in kTiles
-  const float* error_bounds = nullptr;  // [rows], times |x|_2
+  DenseMatrix rounded;                            // kI8 in kTiles
+  const float* error_bounds = nullptr;            // [rows], times |x|_2
+  const float* high_bits_error_bounds = nullptr;  // the same of rounded.HighBits()
 
   bool empty() const { return error_bounds == nullptr; }
   int64_t bytes() const {
-    return empty() ? 0 : rounded.bytes() + rounded.rows * static_cast<int64_t>(sizeof(float));
+    return empty() ? 0 : rounded.bytes() + 2 * rounded.rows * static_cast<int64_t>(sizeof(float));
+  }
+  // Of these, what is read for so many greedy rows of x, but for the row blocks they leave open.
+  int64_t bytes_read(int64_t x_rows) const {
+    const DenseMatrix read = x_rows <= kMostHighBitsRows ? rounded.HighBits() : rounded;
+    return read.bytes() + rounded.rows * static_cast<int64_t>(sizeof(float));
   }
 };
 
-// The error bound of a row that has one, which RoundDenseRow made `codes` and `scale` of.
-inline float ShortlistErrorBound(std::span<const float> exact, std::span<const uint8_t> codes,
-                                 double scale) {
+struct ShortlistErrorBounds {
+  float int8;
+  float int6;
+};
+
+// The error bounds of a row that has them, which RoundDenseRow made `codes` and `scale` of.
+inline ShortlistErrorBounds BoundShortlistErrors(std::span<const float> exact,
+                                                 std::span<const uint8_t> codes, double scale) {
   constexpr double kUnderflow = 1e-30;
-  double errors[kRowLanes] = {}, norms[kRowLanes] = {};
+  double int8_errors[kRowLanes] = {}, int6_errors[kRowLanes] = {}, norms[kRowLanes] = {};
   ForLanes(exact.size(), [&](size_t lane, size_t i) {
     const double value = exact[i];
-    const double off = value - scale * (codes[i] - kDenseInt8Offset);
-    errors[lane] += off * off;
+    const double int8_off = value - scale * Int8Weight<double>(codes[i]);
+    const double int6_off = value - scale * Int6Weight<double>(codes[i]);
+    int8_errors[lane] += int8_off * int8_off;
+    int6_errors[lane] += int6_off * int6_off;
     norms[lane] += value * value;
   });
-  const double error = std::sqrt(std::accumulate(errors, errors + kRowLanes, 0.0));
-  // No less than either row's.
-  const double norm = std::sqrt(std::accumulate(norms, norms + kRowLanes, 0.0)) + error;
+  const double exact_norm = std::sqrt(std::accumulate(norms, norms + kRowLanes, 0.0));
   const auto n = static_cast<double>(exact.size());
-  const double bound = error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n));
-  return static_cast<float>(bound * (1 + 1e-6) + kUnderflow);  // sums and the float round
+  const auto bound = [&](const double(&errors)[kRowLanes]) {
+    const double error = std::sqrt(std::accumulate(errors, errors + kRowLanes, 0.0));
+    const double norm = exact_norm + error;  // no less than either row's
+    const double all = error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n));
+    return static_cast<float>(all * (1 + 1e-6) + kUnderflow);  // sums and the float round
+  };
+  return {.int8 = bound(int8_errors), .int6 = bound(int6_errors)};
 }
 
 }  // namespace sterna

@@ -219,7 +219,7 @@ void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
         std::minmax_element(c.tokens_per_second.begin(), c.tokens_per_second.end());
     std::printf("%-12s %14.2f %10.2f %10.2f", c.name.c_str(), c.Median(), *low, *high);
     if (c.sequences > 0) {
-      const auto step_bytes = static_cast<double>(weights.step_bytes());
+      const auto step_bytes = static_cast<double>(weights.step_bytes(c.sequences));
       std::printf(" %12.2f", step_bytes * c.Median() / static_cast<double>(c.sequences) / 1e9);
       if (single > 0) std::printf(" %10.2f", c.Median() / single);
     }

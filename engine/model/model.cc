@@ -213,7 +213,8 @@ EnergyCostModel Model<F>::energy_costs(KvType kv_type) const {
       ternary_elements += static_cast<double>(linear->w.rows() * linear->w.cols());
     }
   }
-  return {.weight_bytes = static_cast<double>(weights_->step_bytes()),
+  // A few sequences read less of the head; their shares stay the same.
+  return {.weight_bytes = static_cast<double>(weights_->step_bytes(kMostHighBitsRows + 1)),
           .macs_per_token = ternary_elements + head_elements,
           .kv_bytes_per_context_token =
               static_cast<double>(KvCache<F>::BytesPerBlock(*config_, kv_type)) / kKvBlockTokens};

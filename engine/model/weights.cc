@@ -24,7 +24,7 @@ DenseMatrix MakeDenseTiles(
     const int64_t end = std::min(rows, (block + 1) * kDenseTileRows);
     for (int64_t row = block * kDenseTileRows; row < end; ++row) {
       read_row(row, values);
-      PackDenseRow<uint16_t>(dense, row, values, tiles);
+      PackBf16Row(dense, row, values, tiles);
     }
   });
   dense.data = tiles;
@@ -58,7 +58,7 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
       read_row(row, values);
       scales[row] = RoundDenseRow(values, codes);
       if (std::isfinite(scales[row])) {
-        PackDenseRow<uint8_t>(dense, row, codes, buffer.data());
+        PackInt8Row(dense, row, codes, buffer.data());
         if (on_rounded) on_rounded(row, {values, codes, scales[row]});
       } else {
         int64_t first = bad_row.load();
@@ -89,21 +89,26 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
       (exact.bytes() < kShortlistFromBytes || exact.cols > kMaxDenseInt8Cols)) {
     return absl::OkStatus();
   }
-  AlignedBuffer<uint8_t> bound_buffer(static_cast<size_t>(exact.rows) * sizeof(float));
+  AlignedBuffer<uint8_t> bound_buffer(2 * static_cast<size_t>(exact.rows) * sizeof(float));
   auto* bounds = reinterpret_cast<float*>(bound_buffer.data());
+  float* high_bits_bounds = bounds + exact.rows;
   const auto read_row = [&](int64_t row, std::span<float> values) {
     exact.CopyRow(row, values.data());
     if (HasShortlistBound(values)) return;
-    bounds[row] = HUGE_VALF;
+    bounds[row] = high_bits_bounds[row] = HUGE_VALF;
     std::ranges::fill(values, 0.0f);
   };
   const auto set_bound = [&](int64_t row, const RoundedRow& r) {
-    if (bounds[row] != HUGE_VALF) bounds[row] = ShortlistErrorBound(r.values, r.codes, r.scale);
+    if (bounds[row] == HUGE_VALF) return;
+    const ShortlistErrorBounds errors = BoundShortlistErrors(r.values, r.codes, r.scale);
+    bounds[row] = errors.int8;
+    high_bits_bounds[row] = errors.int6;
   };
   STERNA_ASSIGN_OR_RETURN(
       const DenseMatrix rounded,
       MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers, set_bound));
-  weights.shortlist = {.rounded = rounded, .error_bounds = bounds};
+  weights.shortlist = {
+      .rounded = rounded, .error_bounds = bounds, .high_bits_error_bounds = high_bits_bounds};
   weights.buffers.push_back(std::move(bound_buffer));
   return absl::OkStatus();
 }
@@ -140,8 +145,8 @@ int64_t ModelWeights::dense_bytes() const {
   return embedding.bytes() + (head.data == embedding.data ? 0 : head.bytes()) + shortlist.bytes();
 }
 
-int64_t ModelWeights::step_bytes() const {
-  return ternary_bytes() + (shortlist.empty() ? head.bytes() : shortlist.bytes());
+int64_t ModelWeights::step_bytes(int64_t sequences) const {
+  return ternary_bytes() + (shortlist.empty() ? head.bytes() : shortlist.bytes_read(sequences));
 }
 
 }  // namespace sterna

@@ -53,8 +53,8 @@ struct ModelWeights {
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
   // Embedding and head, once where they are the same memory, and the head's shortlist.
   int64_t dense_bytes() const;
-  // What a step with one token for each of its sequences reads of the weights, at the least.
-  int64_t step_bytes() const;
+  // What a step with one greedy token for each of its sequences reads of the weights, at the least.
+  int64_t step_bytes(int64_t sequences) const;
 };
 
 // How the output head is kept in memory.

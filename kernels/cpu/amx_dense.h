@@ -2,7 +2,7 @@
 // is written as three bf16 numbers whose sum it is exactly (its 24 bits of significand, eight at a
 // time). Products are exact, sums are f32, and a token's three are added up at the end. AMX counts
 // denormals as zero, and an infinite activation gives NaN. int8 weights times activations of two
-// int8 parts (packed_activations.h): integers throughout.
+// int8 parts (packed_activations.h): integers throughout. Codes of int8 are unpacked to tiles.
 //
 // An output's sums run over the column blocks in order, whatever is computed beside it.
 //
@@ -15,7 +15,9 @@
 #include <cstdint>
 
 #include "kernels/cpu/amx_tiles.h"
+#include "kernels/cpu/avx512_bytes.h"
 #include "kernels/cpu/avx512_ternary.h"
+#include "kernels/cpu/int8_lines.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed_activations.h"
 #include "kernels/cpu/prefetch.h"
@@ -67,18 +69,100 @@ void PackDense(const DenseTask& task, void* packed) {
   }
 }
 
+// Asks for what lies `ahead` of p .. p + bytes.
+inline void PrefetchLines(const uint8_t* p, int64_t ahead, int64_t bytes) {
+  for (int64_t i = 0; i < bytes; i += kDenseLineBytes) {
+    _mm_prefetch(reinterpret_cast<const char*>(p + ahead + i), _MM_HINT_T0);
+  }
+}
+
 // What differs between the element types. Sums are those of one row block with all packed rows.
+// Weights are those of kBlocks row blocks from `row` on, a column block after the other: Tile(k)
+// is the tile of row block k in the column block that Next was called for.
 template <DenseType kType>
 struct DenseTraits;
+
 template <>
 struct DenseTraits<DenseType::kBf16> {
   using Packed = PackedActivations<kBf16Parts>;
   using Sums = float[Packed::kMaxRows][kDenseTileRows];
+
+  template <int kBlocks>
+  struct Weights {
+    const uint8_t* tiles;
+    int64_t block_bytes;
+    int64_t ahead = 0;
+
+    Weights(const DenseTask& task, int64_t row)
+        : tiles(static_cast<const uint8_t*>(task.w) + row * task.col_blocks * kDenseLineBytes),
+          block_bytes(task.col_blocks * kDenseTileBytes) {}
+    void Next(int64_t col_block) {
+      if (col_block > 0) tiles += kDenseTileBytes;
+      ahead = PrefetchDistance(block_bytes - col_block * kDenseTileBytes, kBlocks, block_bytes);
+    }
+    const uint8_t* Tile(int k) const {
+      PrefetchLines(tiles + k * block_bytes, ahead, kDenseTileBytes);
+      return tiles + k * block_bytes;
+    }
+  };
 };
+
 template <>
 struct DenseTraits<DenseType::kI8> {
   using Packed = PackedActivations<kInt8Parts>;
   using Sums = int32_t[Packed::kMaxRows][kDenseTileRows];
+
+  // Codes are unpacked a column block ahead: a tile cannot be loaded before the stores to it have
+  // reached the cache.
+  template <int kBlocks>
+  struct Weights {
+    const uint8_t* high;
+    const uint8_t* low;
+    int64_t col_blocks;
+    int64_t current = 0;
+    alignas(64) uint8_t codes[2][kBlocks][kDenseTileBytes];
+
+    Weights(const DenseTask& task, int64_t row)
+        : high(static_cast<const uint8_t*>(task.w) +
+               row / kDenseTileRows * task.col_blocks * kInt8HighTileBytes),
+          low(task.w_low + row / kDenseTileRows * task.col_blocks * kInt8LowTileBytes),
+          col_blocks(task.col_blocks) {
+      Unpack(0);
+    }
+    void Next(int64_t col_block) {
+      current = col_block % 2;
+      if (col_block + 1 < col_blocks) Unpack(col_block + 1);
+      // GCC 12 does not know that loads of tiles read memory.
+      asm volatile("" : : : "memory");
+    }
+    const uint8_t* Tile(int k) const { return codes[current][k]; }
+
+    void Unpack(int64_t col_block) {
+      const int64_t high_bytes = col_blocks * kInt8HighTileBytes;
+      const int64_t low_bytes = col_blocks * kInt8LowTileBytes;
+      const int64_t high_at = col_block * kInt8HighTileBytes;
+      const int64_t low_at = col_block * kInt8LowTileBytes;
+      const int64_t high_ahead = PrefetchDistance(high_bytes - high_at, kBlocks, high_bytes);
+      const int64_t low_ahead = PrefetchDistance(low_bytes - low_at, kBlocks, low_bytes);
+      for (int k = 0; k < kBlocks; ++k) {
+        const uint8_t* high_lines = high + k * high_bytes + high_at;
+        const uint8_t* low_lines = low + k * low_bytes + low_at;
+        PrefetchLines(high_lines, high_ahead, kInt8HighTileBytes);
+        PrefetchLines(low_lines, low_ahead, kInt8LowTileBytes);
+        uint8_t* out = codes[col_block % 2][k];
+        for (int64_t col = 0; col < kDenseLineBytes; col += kInt8GroupCols) {
+          const auto lines = Int8Lines<Avx512Bytes>::Load(high_lines, low_lines);
+          _mm512_store_si512(out, lines.Codes<0, true>());
+          _mm512_store_si512(out + kDenseLineBytes, lines.Codes<1, true>());
+          _mm512_store_si512(out + 2 * kDenseLineBytes, lines.Codes<2, true>());
+          _mm512_store_si512(out + 3 * kDenseLineBytes, lines.Codes<3, true>());
+          high_lines += kInt8HighLines * kDenseLineBytes;
+          low_lines += kInt8LowLines * kDenseLineBytes;
+          out += 4 * kDenseLineBytes;
+        }
+      }
+    }
+  };
 };
 
 // Tile registers are part of the instruction, so this cannot be a function.
@@ -90,51 +174,43 @@ struct DenseTraits<DenseType::kI8> {
   }
 
 // Six tiles of sums (0 .. 5) keep the multiplier busy through its latency: those of six row blocks
-// from `w` on where one tile holds all activations, of three where two do, of two where three do.
+// from `row` on where one tile holds all activations, of three where two do, of two where three do.
 // Tile 6 holds activations, tile 7 weights; consecutive products share one of them.
 template <DenseType kType, int kTokenTiles>
-void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x_stride,
+void DenseTile(const DenseTask& task, int64_t row, const uint8_t* x, int64_t x_stride,
                typename DenseTraits<kType>::Sums* sums) {
-  const int64_t block = col_blocks * kDenseTileBytes;
-  int64_t ahead = 0;
-  const auto weights = [&](int k) {
-    for (int64_t r = 0; r < kTileRows; ++r) {
-      const uint8_t* p = w + k * block + ahead + r * kDenseLineBytes;
-      _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
-    }
-    return w + k * block;
-  };
+  typename DenseTraits<kType>::template Weights<kDenseRowBlocks / kTokenTiles> weights(task, row);
   _tile_zero(0);
   _tile_zero(1);
   _tile_zero(2);
   _tile_zero(3);
   _tile_zero(4);
   _tile_zero(5);
-  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileBytes) {
+  for (int64_t b = 0; b < task.col_blocks; ++b, x += x_stride) {
     const auto tokens = [&](int i) { return x + i * kDenseTileBytes; };
-    ahead = PrefetchDistance(block - b * kDenseTileBytes, kDenseRowBlocks / kTokenTiles, block);
+    weights.Next(b);
     _tile_loadd(6, tokens(0), kTileBytes);
-    _tile_loadd(7, weights(0), kTileBytes);
+    _tile_loadd(7, weights.Tile(0), kTileBytes);
     STERNA_TILE_PRODUCT(0, 6, 7)
     if constexpr (kTokenTiles == 1) {
-      _tile_loadd(7, weights(1), kTileBytes);
+      _tile_loadd(7, weights.Tile(1), kTileBytes);
       STERNA_TILE_PRODUCT(1, 6, 7)
-      _tile_loadd(7, weights(2), kTileBytes);
+      _tile_loadd(7, weights.Tile(2), kTileBytes);
       STERNA_TILE_PRODUCT(2, 6, 7)
-      _tile_loadd(7, weights(3), kTileBytes);
+      _tile_loadd(7, weights.Tile(3), kTileBytes);
       STERNA_TILE_PRODUCT(3, 6, 7)
-      _tile_loadd(7, weights(4), kTileBytes);
+      _tile_loadd(7, weights.Tile(4), kTileBytes);
       STERNA_TILE_PRODUCT(4, 6, 7)
-      _tile_loadd(7, weights(5), kTileBytes);
+      _tile_loadd(7, weights.Tile(5), kTileBytes);
       STERNA_TILE_PRODUCT(5, 6, 7)
     } else if constexpr (kTokenTiles == 2) {
       _tile_loadd(6, tokens(1), kTileBytes);
       STERNA_TILE_PRODUCT(1, 6, 7)
-      _tile_loadd(7, weights(1), kTileBytes);
+      _tile_loadd(7, weights.Tile(1), kTileBytes);
       STERNA_TILE_PRODUCT(3, 6, 7)
       _tile_loadd(6, tokens(0), kTileBytes);
       STERNA_TILE_PRODUCT(2, 6, 7)
-      _tile_loadd(7, weights(2), kTileBytes);
+      _tile_loadd(7, weights.Tile(2), kTileBytes);
       STERNA_TILE_PRODUCT(4, 6, 7)
       _tile_loadd(6, tokens(1), kTileBytes);
       STERNA_TILE_PRODUCT(5, 6, 7)
@@ -143,7 +219,7 @@ void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x
       STERNA_TILE_PRODUCT(1, 6, 7)
       _tile_loadd(6, tokens(2), kTileBytes);
       STERNA_TILE_PRODUCT(2, 6, 7)
-      _tile_loadd(7, weights(1), kTileBytes);
+      _tile_loadd(7, weights.Tile(1), kTileBytes);
       STERNA_TILE_PRODUCT(5, 6, 7)
       _tile_loadd(6, tokens(1), kTileBytes);
       STERNA_TILE_PRODUCT(4, 6, 7)
@@ -164,13 +240,15 @@ void DenseTile(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x
 
 // What DenseTile computes, of one row block.
 template <DenseType kType, int kTokenTiles>
-void DenseRowBlock(const uint8_t* w, int64_t col_blocks, const uint8_t* x, int64_t x_stride,
+void DenseRowBlock(const DenseTask& task, int64_t row, const uint8_t* x, int64_t x_stride,
                    typename DenseTraits<kType>::Sums& sums) {
+  typename DenseTraits<kType>::template Weights<1> weights(task, row);
   _tile_zero(0);
   if constexpr (kTokenTiles >= 2) _tile_zero(1);
   if constexpr (kTokenTiles == 3) _tile_zero(2);
-  for (int64_t b = 0; b < col_blocks; ++b, x += x_stride, w += kDenseTileBytes) {
-    _tile_loadd(7, w, kTileBytes);
+  for (int64_t b = 0; b < task.col_blocks; ++b, x += x_stride) {
+    weights.Next(b);
+    _tile_loadd(7, weights.Tile(0), kTileBytes);
     _tile_loadd(6, x, kTileBytes);
     STERNA_TILE_PRODUCT(0, 6, 7)
     if constexpr (kTokenTiles >= 2) {
@@ -206,7 +284,7 @@ inline void StoreDense(const DenseTask& task, int64_t row, int64_t token, int64_
   const __mmask16 rows = FirstLanes(task.rows - row);
   const __m512 w_scale = _mm512_maskz_loadu_ps(rows, task.w_scale + row);
   for (int64_t t = 0; t < tokens; ++t) {
-    // The weights were multiplied as they are stored, too large by the offset.
+    // Codes were multiplied, too large by the offset.
     const int32_t* x_sum = task.x_sum + (token + t) * kInt8Parts;
     const auto sum = [&](int64_t part) {
       return _mm512_cvtepi32_ps(
@@ -227,19 +305,17 @@ void DensePanel(const DenseTask& task, int64_t row, int64_t blocks, int64_t toke
   const auto* x =
       static_cast<const uint8_t*>(task.packed_x) + Packed::GroupOffset(token, task.col_blocks);
   const int64_t x_stride = Packed::BlockBytes(tokens);
-  const int64_t block_bytes = task.col_blocks * kDenseTileBytes;
-  const uint8_t* w = static_cast<const uint8_t*>(task.w) + row / kDenseTileRows * block_bytes;
   alignas(64) typename DenseTraits<kType>::Sums sums[kRowBlocks];
-  int64_t b = 0;
-  for (; b + kRowBlocks <= blocks; b += kRowBlocks) {
-    DenseTile<kType, kTokenTiles>(w + b * block_bytes, task.col_blocks, x, x_stride, sums);
+  const int64_t end = row + blocks * kDenseTileRows;
+  for (; row + kRowBlocks * kDenseTileRows <= end; row += kRowBlocks * kDenseTileRows) {
+    DenseTile<kType, kTokenTiles>(task, row, x, x_stride, sums);
     for (int64_t k = 0; k < kRowBlocks; ++k) {
-      StoreDense(task, row + (b + k) * kDenseTileRows, token, tokens, sums[k]);
+      StoreDense(task, row + k * kDenseTileRows, token, tokens, sums[k]);
     }
   }
-  for (; b < blocks; ++b) {
-    DenseRowBlock<kType, kTokenTiles>(w + b * block_bytes, task.col_blocks, x, x_stride, sums[0]);
-    StoreDense(task, row + b * kDenseTileRows, token, tokens, sums[0]);
+  for (; row < end; row += kDenseTileRows) {
+    DenseRowBlock<kType, kTokenTiles>(task, row, x, x_stride, sums[0]);
+    StoreDense(task, row, token, tokens, sums[0]);
   }
 }
 
@@ -269,11 +345,13 @@ void DenseRows(const DenseTask& task, int64_t first, int64_t count) {
   _tile_release();
 }
 
-// What AMX does not do, f32 weights, goes to `vector`.
+// What AMX does not do, f32 weights, and where it is not worth while, the few tokens that int6 is
+// for, goes to `vector`.
 void AmxDenseLinear(const DenseTask& task, int64_t first, int64_t count,
                     void (*vector)(const DenseTask&, int64_t, int64_t)) {
   switch (task.type) {
     case DenseType::kF32:
+    case DenseType::kI6:
       return vector(task, first, count);
     case DenseType::kBf16:
       return DenseRows<DenseType::kBf16>(task, first, count);

@@ -121,6 +121,7 @@ struct Avx2Vector {
     std::memcpy(q, &bytes, static_cast<size_t>(n));
     return _mm256_add_epi32(sum, value);
   }
+  static IntReg IntAdd(IntReg a, IntReg b) { return _mm256_add_epi32(a, b); }
   static int32_t IntSum(IntReg x) {
     __m128i v = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
     v = _mm_add_epi32(v, _mm_shuffle_epi32(v, _MM_SHUFFLE(1, 0, 3, 2)));
@@ -135,9 +136,25 @@ struct Avx2Vector {
     return _mm256_set1_epi32(four);
   }
   static IntReg ByteSumStart(int32_t /*x_sum*/) { return IntZero(); }
-  static IntReg LoadByteWeights(const uint8_t* p) {
-    const __m256i stored = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    return _mm256_xor_si256(stored, _mm256_set1_epi8(static_cast<char>(kDenseInt8Offset)));
+  static IntReg LoadBytes(const uint8_t* p) {
+    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  }
+  static IntReg SetBytes(char byte) { return _mm256_set1_epi8(byte); }
+  template <int kBits>
+  static IntReg ShiftLeft(IntReg x) {
+    return _mm256_slli_epi16(x, kBits);
+  }
+  template <int kBits>
+  static IntReg ShiftRight(IntReg x) {
+    return _mm256_srli_epi16(x, kBits);
+  }
+  template <int kMask>
+  static IntReg SelectBits(IntReg a, IntReg b) {
+    const __m256i mask = SetBytes(static_cast<char>(kMask));
+    return _mm256_or_si256(_mm256_and_si256(mask, a), _mm256_andnot_si256(mask, b));
+  }
+  static IntReg ByteWeights(IntReg codes) {
+    return _mm256_xor_si256(codes, SetBytes(static_cast<char>(kDenseInt8Offset)));
   }
   // vpmaddubsw takes one unsigned operand, so the sign of x goes to the weights: two products are
   // at most 2 * 128 * 127 and do not saturate.

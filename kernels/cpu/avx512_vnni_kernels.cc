@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "kernels/cpu/avx512_bytes.h"
 #include "kernels/cpu/avx512_ternary.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/prefetch.h"
@@ -13,14 +14,13 @@
 namespace sterna::cpu {
 namespace {
 
-struct Avx512Vector {
+struct Avx512Vector : Avx512Bytes {
   static constexpr int kLanes = 16;
   static constexpr int kDenseRegs = 24;
   static constexpr int kQueryTile = 4;
   static constexpr int64_t kMostShortlistTokens = INT64_MAX;
   static constexpr bool kChoosesStreams = true;
   using Reg = __m512;
-  using IntReg = __m512i;
 
   static __mmask16 First(int64_t n) { return static_cast<__mmask16>((1u << n) - 1); }
 
@@ -96,6 +96,7 @@ struct Avx512Vector {
     _mm_mask_storeu_epi8(q, First(n), _mm512_cvtepi32_epi8(value));
     return _mm512_add_epi32(sum, value);
   }
+  static IntReg IntAdd(IntReg a, IntReg b) { return _mm512_add_epi32(a, b); }
   static int32_t IntSum(IntReg x) { return _mm512_reduce_add_epi32(x); }
   static Reg ToFloat(IntReg x) { return _mm512_cvtepi32_ps(x); }
 
@@ -104,9 +105,9 @@ struct Avx512Vector {
     std::memcpy(&four, q, sizeof(four));
     return _mm512_set1_epi32(four);
   }
-  // vpdpbusd takes the weights as they are stored, too large by the offset.
+  // vpdpbusd takes the codes, too large by the offset.
   static IntReg ByteSumStart(int32_t x_sum) { return _mm512_set1_epi32(-kDenseInt8Offset * x_sum); }
-  static IntReg LoadByteWeights(const uint8_t* p) { return _mm512_loadu_si512(p); }
+  static IntReg ByteWeights(IntReg codes) { return codes; }
   static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
     return _mm512_dpbusd_epi32(sums, weights, x);
   }

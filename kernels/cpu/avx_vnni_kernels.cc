@@ -7,11 +7,9 @@ namespace {
 struct AvxVnniVector : Avx2Vector {
   static constexpr int64_t kMostShortlistTokens = INT64_MAX;
 
-  // vpdpbusd takes the weights as they are stored, too large by the offset.
+  // vpdpbusd takes the codes, too large by the offset.
   static IntReg ByteSumStart(int32_t x_sum) { return _mm256_set1_epi32(-kDenseInt8Offset * x_sum); }
-  static IntReg LoadByteWeights(const uint8_t* p) {
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-  }
+  static IntReg ByteWeights(IntReg codes) { return codes; }
   static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
     return _mm256_dpbusd_avx_epi32(sums, weights, x);
   }

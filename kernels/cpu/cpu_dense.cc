@@ -74,7 +74,7 @@ float NormForBounds(const float* x, int64_t n) {
 }  // namespace
 
 void CpuOps::PackActivations(DenseTask& task) {
-  const bool int8 = task.type == DenseType::kI8;
+  const bool int8 = task.type == DenseType::kI8 || task.type == DenseType::kI6;
   const auto bytes =
       static_cast<size_t>(int8 ? PackedActivations<kInt8Parts>::Bytes(task.tokens, task.col_blocks)
                                : kernels_.dense_pack_bytes(task));
@@ -106,8 +106,12 @@ DenseTask CpuOps::MakeDenseTask(const DenseLinearParams<float>& p) {
                     .rows = p.w.rows,
                     .cols = p.w.cols,
                     .col_blocks = p.w.col_blocks(),
+                    .w_low = p.w.type == DenseType::kI8
+                                 ? static_cast<const uint8_t*>(p.w.data) + p.w.low_bits_offset()
+                                 : nullptr,
                     .w_scale = p.w.scales,
-                    .y = p.y.data};
+                    .y = p.y.data,
+                    .weight_streams = weight_streams_};
   PackActivations(task);
   return task;
 }
@@ -125,7 +129,7 @@ void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
   });
 }
 
-void CpuOps::MarkBlocks(std::span<const float> logits, float least) {
+void CpuOps::WantBlocks(RowBlock known, std::span<const float> logits, float least) {
   const auto rows = std::ssize(logits);
   // Whether any of rows row .. row + most - 1 is as large; NaN may be.
   const auto reached = [&](int64_t row, int64_t most) {
@@ -136,81 +140,101 @@ void CpuOps::MarkBlocks(std::span<const float> logits, float least) {
     if (row % kScanRows == 0 && !reached(row, kScanRows)) {
       row += kScanRows - kDenseTileRows;
     } else if (reached(row, kDenseTileRows)) {
-      const std::atomic_ref block(blocks_[static_cast<size_t>(row / kDenseTileRows)]);
-      RowBlock unknown = RowBlock::kRounded;
-      block.compare_exchange_strong(unknown, RowBlock::kWanted, std::memory_order_relaxed);
+      RowBlock expected = known;
+      std::atomic_ref(blocks_[static_cast<size_t>(row / kDenseTileRows)])
+          .compare_exchange_strong(expected, RowBlock::kWanted, std::memory_order_relaxed);
     }
   }
 }
 
-bool CpuOps::ComputeWanted(const DenseTask& task) {
-  const auto done = std::ssize(exact_blocks_);
+void CpuOps::ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes) {
+  wanted_.clear();
   for (size_t block = 0; block < blocks_.size(); ++block) {
     if (blocks_[block] != RowBlock::kWanted) continue;
-    blocks_[block] = RowBlock::kExact;
-    exact_blocks_.push_back(static_cast<int64_t>(block));
+    blocks_[block] = becomes;
+    wanted_.push_back(static_cast<int64_t>(block) * kDenseTileRows);
   }
-  if (std::ssize(exact_blocks_) * kMostExact > std::ssize(blocks_)) return false;
-  const int64_t block_cost = task.tokens * kDenseTileRows * task.cols / kFloatsPerNanosecond;
-  ForRuns(std::ssize(exact_blocks_) - done, block_cost, [&](int64_t first, int64_t count) {
-    for (int64_t i = done + first; i < done + first + count; ++i) {
-      const int64_t row = exact_blocks_[static_cast<size_t>(i)] * kDenseTileRows;
-      kernels_.dense_linear(task, row, std::min(kDenseTileRows, task.rows - row));
+  const DenseTask task = MakeDenseTask(p);
+  const int64_t block_cost = p.x.rows * kDenseTileRows * p.w.cols / kFloatsPerNanosecond;
+  ForRuns(std::ssize(wanted_), block_cost, [&](int64_t first, int64_t count) {
+    for (int64_t i = first; i < first + count; ++i) {
+      const int64_t row = wanted_[static_cast<size_t>(i)];
+      kernels_.dense_linear(task, row, std::min(kDenseTileRows, p.w.rows - row));
     }
   });
-  return true;
 }
 
 bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   const int64_t rows = p.w.rows;
-  const DenseTask exact = MakeDenseTask({.x = p.x, .w = p.w, .y = p.y});
-  blocks_.assign(static_cast<size_t>(p.w.row_blocks()), RowBlock::kRounded);
-  exact_blocks_.clear();
+  const DenseLinearParams<float> exact = {.x = p.x, .w = p.w, .y = p.y};
+  const DenseLinearParams<float> int8 = {.x = p.x, .w = p.shortlist.rounded, .y = p.y};
+  const DenseLinearParams<float> int6 = {.x = p.x, .w = int8.w.HighBits(), .y = p.y};
+  const auto greedy = [](const SampleParams& s) { return s.temperature == 0; };
+  const RowBlock first = p.x.rows <= kMostHighBitsRows && std::ranges::all_of(p.params, greedy)
+                             ? RowBlock::kInt6
+                             : RowBlock::kInt8;
+  DenseLinear(first == RowBlock::kInt6 ? int6 : int8);
+  blocks_.assign(static_cast<size_t>(p.w.row_blocks()), first);
   const auto slots = std::min<int64_t>(p.x.rows, pool_.num_threads());
   adjusted_.resize(static_cast<size_t>(slots * rows));
-  // Calls body(params, y, least, most) for all tokens. least() and most() write what the logits
-  // are at least or at most to memory of their own.
+  // Calls body(token, its logits, room for as many) for all tokens.
   const auto for_tokens = [&](const auto& body) {
-    for (int64_t first = 0; first < p.x.rows; first += slots) {
-      pool_.ParallelFor(std::min(slots, p.x.rows - first), [&](int64_t slot) {
-        const int64_t t = first + slot;
-        float* out = &adjusted_[static_cast<size_t>(slot * rows)];
-        const auto bounded = [&, out](float sign) {
-          const float norm = sign * norms_[static_cast<size_t>(t)];
-          kernels_.add_scaled(p.y.row(t), p.shortlist.error_bounds, norm, rows, out);
-          return std::span(out, static_cast<size_t>(rows));
-        };
-        body(p.params[static_cast<size_t>(t)], p.y.row(t), bounded);
+    for (int64_t begin = 0; begin < p.x.rows; begin += slots) {
+      pool_.ParallelFor(std::min(slots, p.x.rows - begin), [&](int64_t slot) {
+        const auto n = static_cast<size_t>(rows);
+        body(static_cast<size_t>(begin + slot), p.y.row(begin + slot),
+             std::span(adjusted_).subspan(static_cast<size_t>(slot) * n, n));
       });
     }
   };
-  // The rows that are surely among the largest, whose exact logits say how large those are ...
-  for_tokens([&](const SampleParams& params, const float* /*y*/, const auto& bounded) {
-    const std::span<float> lower = bounded(-1.0f);
-    const float least = LeastDrawable(kernels_, params, lower);
-    MarkBlocks(lower, least);
+  // out = what the logits of row blocks that are known so well are at least (sign -1) or most (1).
+  const auto bound = [&](size_t t, const float* y, RowBlock known, float sign,
+                         std::span<float> out) {
+    const float* bounds =
+        known == RowBlock::kInt6 ? p.shortlist.high_bits_error_bounds : p.shortlist.error_bounds;
+    kernels_.add_scaled(y, bounds, sign * norms_[t], rows, out.data());
+  };
+  const auto want_if_most_reaches_least = [&](RowBlock known) {
+    for_tokens([&](size_t t, const float* y, std::span<float> most) {
+      bound(t, y, known, 1.0f, most);
+      AdjustLogits(p.params[t], most);
+      WantBlocks(known, most, least_[t]);
+    });
+  };
+  const auto too_many_wanted = [&] {
+    return std::ranges::count(blocks_, RowBlock::kWanted) * kMostExact > std::ssize(blocks_);
+  };
+  // The rows that are surely among the largest, whose exact logits say how large those are.
+  least_.resize(static_cast<size_t>(p.x.rows));
+  for_tokens([&](size_t t, const float* y, std::span<float> lower) {
+    bound(t, y, first, -1.0f, lower);
+    const float least = LeastDrawable(kernels_, p.params[t], lower);
+    WantBlocks(first, lower, least);
   });
-  if (!ComputeWanted(exact)) return false;
-  // ... and the others that could be as large.
-  for_tokens([&](const SampleParams& params, const float* y, const auto& bounded) {
-    const std::span<float> lower = bounded(-1.0f);
-    for (const int64_t block : exact_blocks_) {
-      const int64_t row = block * kDenseTileRows;
+  if (too_many_wanted()) return false;
+  ComputeWanted(exact, RowBlock::kExact);
+  for_tokens([&](size_t t, const float* y, std::span<float> lower) {
+    bound(t, y, first, -1.0f, lower);
+    for (const int64_t row : wanted_) {
       std::copy_n(y + row, std::min(kDenseTileRows, rows - row), &lower[static_cast<size_t>(row)]);
     }
-    const float least = LeastDrawable(kernels_, params, lower);
-    const std::span<float> upper = bounded(1.0f);
-    AdjustLogits(params, upper);
-    MarkBlocks(upper, least);
+    least_[t] = LeastDrawable(kernels_, p.params[t], lower);
   });
-  return ComputeWanted(exact);
+  // The others that could be as large.
+  want_if_most_reaches_least(first);
+  if (first == RowBlock::kInt6) {
+    ComputeWanted(int8, RowBlock::kInt8);
+    want_if_most_reaches_least(RowBlock::kInt8);
+  }
+  if (too_many_wanted()) return false;
+  ComputeWanted(exact, RowBlock::kExact);
+  return true;
 }
 
 void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   const DenseMatrix& rounded = p.shortlist.rounded;
   STERNA_CHECK(rounded.rows == p.w.rows && rounded.cols == p.w.cols);
   STERNA_CHECK(std::ssize(p.params) == p.x.rows);
-  const DenseLinearParams<float> whole = {.x = p.x, .w = p.w, .y = p.y};
   norms_.clear();
   for (int64_t t = 0; t < p.x.rows; ++t) norms_.push_back(NormForBounds(p.x.row(t), p.x.cols));
   const auto draws_from_few = [&](const SampleParams& s) {
@@ -218,11 +242,10 @@ void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   };
   // One row that needs every output has the whole matrix read, so the others may as well use it.
   if (p.x.rows > kernels_.most_shortlist_tokens || !std::ranges::all_of(p.params, draws_from_few) ||
-      !std::ranges::all_of(norms_, [](float norm) { return std::isfinite(norm); })) {
-    return DenseLinear(whole);
+      !std::ranges::all_of(norms_, [](float norm) { return std::isfinite(norm); }) ||
+      !ComputeDrawable(p)) {
+    return DenseLinear({.x = p.x, .w = p.w, .y = p.y});
   }
-  DenseLinear({.x = p.x, .w = rounded, .y = p.y});
-  if (!ComputeDrawable(p)) return DenseLinear(whole);
   ForRuns(p.y.rows, p.y.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
       for (size_t block = 0; block < blocks_.size(); ++block) {

@@ -88,17 +88,14 @@ class CpuOps final : public Ops<float> {
   // A task whose activations are packed; it holds until the next.
   DenseTask MakeDenseTask(const DenseLinearParams<float>& p);
 
-  // What is known of a row block's outputs in ShortlistLinear.
-  enum class RowBlock : uint8_t {
-    kRounded,  // how large they can be
-    kWanted,   // the same, and that it is too little
-    kExact,    // all
-  };
-  // Wants the row blocks known by bounds in which any of `logits` [rows] is `least` or more.
-  void MarkBlocks(std::span<const float> logits, float least);
-  // Makes the wanted row blocks exact, by `task`. False if all of the matrix takes less time.
-  bool ComputeWanted(const DenseTask& task);
-  // p.y holding the shortlist's products: makes exact what sampling could draw from. False if all
+  // By which product the outputs of a row block are known in ShortlistLinear; kWanted: by one that
+  // does not tell enough.
+  enum class RowBlock : uint8_t { kInt6, kInt8, kExact, kWanted };
+  // Wants the row blocks known by `known` in which any of `logits` [rows] is `least` or more.
+  void WantBlocks(RowBlock known, std::span<const float> logits, float least);
+  // Computes the row blocks wanted, which `becomes` then says of them.
+  void ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes);
+  // Computes exactly what sampling could draw from, and says in blocks_ what that is. False if all
   // of the matrix takes less time.
   bool ComputeDrawable(const ShortlistLinearParams<float>& p);
 
@@ -129,9 +126,10 @@ class CpuOps final : public Ops<float> {
   std::vector<int32_t> x_sum_;
   // ShortlistLinear's.
   std::vector<float> norms_;      // of x
+  std::vector<float> least_;      // no token with a smaller adjusted logit can be drawn
   std::vector<float> adjusted_;   // [threads, rows of the matrix]: bounds of logits
   std::vector<RowBlock> blocks_;  // of the matrix
-  std::vector<int64_t> exact_blocks_;
+  std::vector<int64_t> wanted_;   // the first rows of those that were wanted last
 };
 
 }  // namespace sterna::cpu

@@ -99,11 +99,13 @@ struct DenseTask {
   int64_t rows;
   int64_t cols;
   int64_t col_blocks;    // of tiles
-  const float* w_scale;  // kI8: [rows]
+  const uint8_t* w_low;  // kI8: its low bits
+  const float* w_scale;  // kI8, kI6: [rows]
   float* y;
-  const void* packed_x = nullptr;  // what pack_dense made of x; kI8: packed_activations.h
-  const float* x_scale = nullptr;  // kI8: [tokens]
-  const int32_t* x_sum = nullptr;  // kI8: [tokens, 2], the sums of a token's two parts
+  int64_t weight_streams = kMostWeightStreams;  // kI8, kI6: see TernaryTask
+  const void* packed_x = nullptr;  // what pack_dense made of x; kI8, kI6: packed_activations.h
+  const float* x_scale = nullptr;  // kI8, kI6: [tokens]
+  const int32_t* x_sum = nullptr;  // kI8, kI6: [tokens, 2], the sums of a token's two parts
 };
 
 // One row to be quantised; see QuantizedMat.
@@ -147,8 +149,9 @@ struct CpuKernels {
   // kDenseTileRows, and so is `count` unless it is what is left of the rows.
   void (*dense_linear)(const DenseTask& task, int64_t first, int64_t count);
   // Size of the buffer, aligned to 64, that pack_dense fills before dense_linear; 0: no need. Not
-  // asked for kI8, whose activations every instruction set takes in one form. The buffer must hold
-  // numbers, any numbers, before: dense_linear also loads what pack_dense leaves as it was.
+  // asked for kI8 and kI6, whose activations every instruction set takes in one form. The buffer
+  // must hold numbers, any numbers, before: dense_linear also loads what pack_dense leaves as it
+  // was.
   int64_t (*dense_pack_bytes)(const DenseTask& task);
   void (*pack_dense)(const DenseTask& task, void* packed);
   // y[n] = x[n], rounded as FloatToHalf does.

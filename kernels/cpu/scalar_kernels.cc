@@ -97,6 +97,7 @@ struct PortableVector {
     }
     return sum;
   }
+  static IntReg IntAdd(IntReg a, IntReg b) { return a + b; }
   static int32_t IntSum(IntReg x) { return x[0] + x[1] + x[2] + x[3]; }
   static Reg ToFloat(IntReg x) { return __builtin_convertvector(x, Reg); }
 
@@ -106,11 +107,30 @@ struct PortableVector {
     return IntReg{four, four, four, four};
   }
   static IntReg ByteSumStart(int32_t /*x_sum*/) { return IntZero(); }
-  static IntReg LoadByteWeights(const uint8_t* p) {
-    IntReg weights;
-    std::memcpy(&weights, p, sizeof(weights));
-    return weights;
+  static IntReg LoadBytes(const uint8_t* p) {
+    IntReg bytes;
+    std::memcpy(&bytes, p, sizeof(bytes));
+    return bytes;
   }
+  static IntReg SetBytes(char byte) {
+    IntReg bytes;
+    std::memset(&bytes, byte, sizeof(bytes));
+    return bytes;
+  }
+  template <int kBits>
+  static IntReg ShiftLeft(IntReg x) {
+    return x << kBits;
+  }
+  template <int kBits>
+  static IntReg ShiftRight(IntReg x) {
+    return x >> kBits;
+  }
+  template <int kMask>
+  static IntReg SelectBits(IntReg a, IntReg b) {
+    const IntReg mask = SetBytes(static_cast<char>(kMask));
+    return (a & mask) | (b & ~mask);
+  }
+  static IntReg ByteWeights(IntReg codes) { return codes; }
   static IntReg AddByteProducts(IntReg sums, IntReg weights, IntReg x) {
     for (int byte = 0; byte < 4; ++byte) {
       const IntReg weight = (weights >> (8 * byte) & 0xff) - kDenseInt8Offset;

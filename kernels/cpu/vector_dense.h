@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "kernels/cpu/int8_lines.h"
 #include "kernels/cpu/kernel_table.h"
 #include "kernels/cpu/packed_activations.h"
 #include "kernels/cpu/prefetch.h"
@@ -91,8 +92,29 @@ struct VectorDense : VectorMath<V> {
     for (; row < first + count; row += kLanes) TilesTile<kTokens, 1>(task, token, row);
   }
 
-  // As TilesTile, for int8: two integer sums for each output, exact in any order.
-  template <int kTokens, int kRegs>
+  // Adds columns 4 * kJ .. 4 * kJ + 3 of kRegs registers of rows; x points at column 0.
+  template <int kJ, bool kLow, int kTokens, int kRegs, int kChains>
+  [[gnu::always_inline]] static void AddInt8Columns(
+      const Int8Lines<V> (&lines)[kRegs], const int8_t* x, int64_t part_bytes,
+      IntReg (&acc)[kTokens][kInt8Parts][kRegs][kChains]) {
+    IntReg weights[kRegs];
+    for (int r = 0; r < kRegs; ++r) {
+      weights[r] = V::ByteWeights(lines[r].template Codes<kJ, kLow>());
+    }
+    for (int t = 0; t < kTokens; ++t) {
+      for (int p = 0; p < kInt8Parts; ++p) {
+        const IntReg four = V::Broadcast4(x + t * kDenseLineBytes + p * part_bytes + 4 * kJ);
+        for (int r = 0; r < kRegs; ++r) {
+          IntReg& sum = acc[t][p][r][kJ % kChains];
+          sum = V::AddByteProducts(sum, weights[r], four);
+        }
+      }
+    }
+  }
+
+  // As TilesTile, for int8 (kLow) and int6: two integer sums for each output, exact in any order,
+  // so each in as many registers as keep the processor busy where a tile has few.
+  template <bool kLow, int kTokens, int kRegs, int kChains>
   static void Int8Tile(const DenseTask& task, int64_t token, int64_t row) {
     using Packed = PackedActivations<kInt8Parts>;
     const int64_t in_group = token % kPackedGroup;
@@ -101,55 +123,84 @@ struct VectorDense : VectorMath<V> {
                     Packed::GroupOffset(token, task.col_blocks) + in_group * kDenseLineBytes;
     const int64_t part_bytes = group_tokens * kDenseLineBytes;
     const int64_t block_bytes = Packed::BlockBytes(group_tokens);
-    int64_t offset[kRegs];
-    const uint8_t* w = TileRows(task, row, offset);
-    IntReg acc[kTokens][kInt8Parts][kRegs];
+    const int64_t high_bytes = task.col_blocks * kInt8HighTileBytes;
+    const int64_t low_bytes = kLow ? task.col_blocks * kInt8LowTileBytes : 0;
+    const uint8_t *high[kRegs], *low[kRegs];
+    for (int r = 0; r < kRegs; ++r) {
+      const int64_t first = row + r * kLanes;
+      const int64_t lane = first % kDenseTileRows * 4;
+      high[r] = static_cast<const uint8_t*>(task.w) + first / kDenseTileRows * high_bytes + lane;
+      low[r] = kLow ? task.w_low + first / kDenseTileRows * low_bytes + lane : nullptr;
+    }
+    IntReg acc[kTokens][kInt8Parts][kRegs][kChains];
     for (int t = 0; t < kTokens; ++t) {
       for (int p = 0; p < kInt8Parts; ++p) {
         const int32_t sum = task.x_sum[(token + t) * kInt8Parts + p];
-        for (int r = 0; r < kRegs; ++r) acc[t][p][r] = V::ByteSumStart(sum);
+        for (int r = 0; r < kRegs; ++r) {
+          acc[t][p][r][0] = V::ByteSumStart(sum);
+          for (int c = 1; c < kChains; ++c) acc[t][p][r][c] = V::IntZero();
+        }
       }
     }
-    const int64_t block = task.col_blocks * kDenseTileBytes;
     for (int64_t b = 0; b < task.col_blocks; ++b, x += block_bytes) {
-      const int64_t ahead = PrefetchDistance(block - b * kDenseTileBytes, kStreams<kRegs>, block);
-      for (int64_t i = 0; i < kDenseLineBytes; i += 4, w += kDenseLineBytes) {
-        IntReg weights[kRegs];
+      const int64_t high_ahead =
+          PrefetchDistance(high_bytes - b * kInt8HighTileBytes, kStreams<kRegs>, high_bytes);
+      const int64_t low_ahead =
+          PrefetchDistance(low_bytes - b * kInt8LowTileBytes, kStreams<kRegs>, low_bytes);
+#pragma GCC unroll 1
+      for (int64_t col = 0; col < kDenseLineBytes; col += kInt8GroupCols) {
+        Int8Lines<V> lines[kRegs];
         for (int r = 0; r < kRegs; ++r) {
-          weights[r] = V::LoadByteWeights(w + offset[r]);
-          __builtin_prefetch(w + offset[r] + ahead);
-        }
-        for (int t = 0; t < kTokens; ++t) {
-          for (int p = 0; p < kInt8Parts; ++p) {
-            const IntReg four = V::Broadcast4(x + t * kDenseLineBytes + p * part_bytes + i);
-            for (int r = 0; r < kRegs; ++r) {
-              acc[t][p][r] = V::AddByteProducts(acc[t][p][r], weights[r], four);
-            }
+          lines[r] = Int8Lines<V>::Load(high[r], low[r]);
+          for (int64_t j = 0; j < kInt8HighLines; ++j, high[r] += kDenseLineBytes) {
+            __builtin_prefetch(high[r] + high_ahead);
+          }
+          if constexpr (kLow) {
+            __builtin_prefetch(low[r] + low_ahead);
+            low[r] += kDenseLineBytes;
           }
         }
+        AddInt8Columns<0, kLow>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<1, kLow>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<2, kLow>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<3, kLow>(lines, x + col, part_bytes, acc);
       }
     }
     for (int t = 0; t < kTokens; ++t) {
       const Reg x_scale = V::Set(task.x_scale[token + t]);
+      const int32_t* x_sum = task.x_sum + (token + t) * kInt8Parts;
+      const Reg excess = V::Set(kLow ? 0.0f : kInt6Excess * Int8PartsSum(x_sum[0], x_sum[1]));
       for (int r = 0; r < kRegs; ++r) {
         const int64_t first = row + r * kLanes;
-        const Reg high = V::Mul(V::ToFloat(acc[t][0][r]), V::Set(256.0f));
-        const Reg sum = V::Add(high, V::ToFloat(acc[t][1][r]));
+        for (int c = 1; c < kChains; ++c) {
+          for (int p = 0; p < kInt8Parts; ++p) {
+            acc[t][p][r][0] = V::IntAdd(acc[t][p][r][0], acc[t][p][r][c]);
+          }
+        }
+        const Reg high_sum = V::Mul(V::ToFloat(acc[t][0][r][0]), V::Set(256.0f));
+        const Reg sum = V::Sub(V::Add(high_sum, V::ToFloat(acc[t][1][r][0])), excess);
         const Reg scale = V::Mul(x_scale, LoadUpTo(task.w_scale + first, task.rows - first));
         StoreUpTo(task.y + (token + t) * task.rows + first, task.rows - first, V::Mul(sum, scale));
       }
     }
   }
 
-  template <int kTokens>
+  template <bool kLow, int kTokens>
   static void Int8Rows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
-    constexpr int kFit = V::kDenseRegs / (kTokens * kInt8Parts);
-    constexpr int kRegs = kFit >= 6 ? 6 : kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
+    // Registers beside kDenseRegs hold two of a register of rows' four lines.
+    constexpr int kFit = (V::kDenseRegs + 4) / (kTokens * kInt8Parts + 4);
+    constexpr int kRegs = kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
+    // One or two tokens wait for memory, and read it as was found best (cpu_tune.cc).
+    constexpr bool kWaits = V::kChoosesStreams && kTokens <= 2;
     int64_t row = first;
-    for (; row + kRegs * kLanes <= first + count; row += kRegs * kLanes) {
-      Int8Tile<kTokens, kRegs>(task, token, row);
+    if (!kWaits || task.weight_streams > 1) {
+      for (; row + kRegs * kLanes <= first + count; row += kRegs * kLanes) {
+        Int8Tile<kLow, kTokens, kRegs, 1>(task, token, row);
+      }
     }
-    for (; row < first + count; row += kLanes) Int8Tile<kTokens, 1>(task, token, row);
+    for (; row < first + count; row += kLanes) {
+      Int8Tile<kLow, kTokens, 1, kWaits ? 2 : 1>(task, token, row);
+    }
   }
 
   // kRows x kTokens dot products of f32 weights, each with one accumulator.
@@ -209,6 +260,12 @@ struct VectorDense : VectorMath<V> {
 
   using RowsFn = void (*)(const DenseTask& task, int64_t token, int64_t first, int64_t count);
 
+  template <bool kLow>
+  static constexpr RowsFn kInt8Rows[kTokenTile] = {
+      Int8Rows<kLow, 1>,           Int8Rows<kLow, 2>,           Int8Rows<kLow, 3>,
+      Int8Rows<kLow, 4>,           Int8Rows<kLow, kInt8Fit<5>>, Int8Rows<kLow, kInt8Fit<6>>,
+      Int8Rows<kLow, kInt8Fit<7>>, Int8Rows<kLow, kInt8Fit<8>>};
+
   static void Linear(const DenseTask& task, int64_t first, int64_t count) {
     static constexpr RowsFn kTiles[kTokenTile] = {TilesRows<1>, TilesRows<2>, TilesRows<3>,
                                                   TilesRows<4>, TilesRows<5>, TilesRows<6>,
@@ -216,13 +273,12 @@ struct VectorDense : VectorMath<V> {
     static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
-    static constexpr RowsFn kInt8[kTokenTile] = {
-        Int8Rows<1>,           Int8Rows<2>,           Int8Rows<3>,           Int8Rows<4>,
-        Int8Rows<kInt8Fit<5>>, Int8Rows<kInt8Fit<6>>, Int8Rows<kInt8Fit<7>>, Int8Rows<kInt8Fit<8>>};
-    const RowsFn* rows = task.type == DenseType::kI8     ? kInt8
+    const bool int8 = task.type == DenseType::kI8 || task.type == DenseType::kI6;
+    const RowsFn* rows = task.type == DenseType::kI8     ? kInt8Rows<true>
+                         : task.type == DenseType::kI6   ? kInt8Rows<false>
                          : task.type == DenseType::kBf16 ? kTiles
                                                          : kDots;
-    const int64_t tile = task.type == DenseType::kI8 ? kInt8Tokens : kTokenTile;
+    const int64_t tile = int8 ? kInt8Tokens : kTokenTile;
     for (int64_t token = 0; token < task.tokens; token += tile) {
       const int64_t left = task.tokens - token;
       rows[(left < tile ? left : tile) - 1](task, token, first, count);

@@ -32,10 +32,14 @@ constexpr float kExpHighest = 88.0f;
 // - Sum and Largest over lanes; Sum4(a, b, c, d, out): the sums of four registers in out[0 .. 3]
 // - Round (half to even), TimesPow2(x, n) = x * 2^n
 // - SelectLess(a, b, x, y) = a < b ? x : y, SelectEqual
-// - IntZero, IntSum, QuantizeN(x, n, q, sum): stores n lanes rounded to int8, adds them to sum
+// - IntZero, IntAdd, IntSum (over lanes), QuantizeN(x, n, q, sum): stores n lanes rounded to int8,
+// adds them to sum
 // - ToFloat(IntReg)
+// - bytes in an IntReg: LoadBytes, SetBytes(char); ShiftLeft<n> and ShiftRight<n>, n < 8, which may
+//   leave anything in the bits that are shifted in; SelectBits<mask>(a, b): in every byte the bits
+//   of a where the mask has ones, else those of b
 // - products of bytes: AddByteProducts(sums, weights, x) adds four products to each lane, with
-//   weights from LoadByteWeights(p) (kLanes rows of four int8 of dense_format.h) and x from
+//   weights from ByteWeights(codes) (of kLanes rows, four int8 of dense_format.h each) and x from
 //   Broadcast4 (four activations); sums that began with ByteSumStart(sum of all x) come out as the
 //   sums of weight * x
 // - Keep(x): x, in a register; else the compiler reads memory anew at every use

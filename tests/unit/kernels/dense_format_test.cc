@@ -61,20 +61,30 @@ TEST(DenseFormatTest, Int8TilesLieAsDrawn) {
   const testing::DenseTiles tiles(values, kRows, kCols);
   ASSERT_EQ(tiles.view().data_bytes(), 4 * 1024);
   EXPECT_EQ(tiles.view().bytes(), 4 * 1024 + kRows * 4);
-  const auto* data = static_cast<const uint8_t*>(tiles.view().data);
+  const auto* high = static_cast<const uint8_t*>(tiles.view().data);
+  const uint8_t* low = high + tiles.view().low_bits_offset();
+  ASSERT_EQ(tiles.view().low_bits_offset(), 3 * 1024);
+  const auto bits = [](uint8_t byte, int64_t first, int count) {
+    return byte >> first & ((1 << count) - 1);
+  };
   for (int64_t tile = 0; tile < 4; ++tile) {
-    for (int64_t line = 0; line < 16; ++line) {
-      for (int64_t r = 0; r < 16; ++r) {
-        for (int64_t i = 0; i < 4; ++i) {
-          const int64_t row = tile / 2 * 16 + r, col = tile % 2 * 64 + 4 * line + i;
-          const bool there = row < kRows && col < kCols;
-          const auto expected =
-              there ? values[static_cast<size_t>(row * kCols + col)] / static_cast<float>(row + 1)
-                    : -128.0f;
-          EXPECT_EQ(static_cast<float>(data[((tile * 16 + line) * 16 + r) * 4 + i]) - 128.0f,
-                    expected)
-              << row << " " << col;
+    for (int64_t r = 0; r < 16; ++r) {
+      for (int64_t in_tile = 0; in_tile < 64; ++in_tile) {
+        const int64_t group = tile * 4 + in_tile / 16, j = in_tile % 16 / 4;
+        const int64_t byte = r * 4 + in_tile % 4;
+        const auto line = [&](int64_t i) { return high[(group * 3 + i) * 64 + byte]; };
+        int code = bits(low[group * 64 + byte], 2 * j, 2);
+        if (j < 3) {
+          code += bits(line(j), 2, 6) << 2;
+        } else {
+          for (int i = 0; i < 3; ++i) code += bits(line(i), 0, 2) << (6 - 2 * i);
         }
+        const int64_t row = tile / 2 * 16 + r, col = tile % 2 * 64 + in_tile;
+        const bool there = row < kRows && col < kCols;
+        const auto expected =
+            there ? values[static_cast<size_t>(row * kCols + col)] / static_cast<float>(row + 1)
+                  : -128.0f;
+        EXPECT_EQ(static_cast<float>(code) - 128.0f, expected) << row << " " << col;
       }
     }
   }
@@ -84,6 +94,24 @@ TEST(DenseFormatTest, Int8TilesLieAsDrawn) {
     tiles.view().CopyRow(r, copy.data());
     EXPECT_EQ(copy,
               std::vector<float>(values.begin() + r * kCols, values.begin() + (r + 1) * kCols));
+  }
+}
+
+TEST(DenseFormatTest, Int6IsTheMiddleOfTheInt8ThatHaveItsBits) {
+  constexpr int64_t kRows = 18, kCols = 255;  // codes 1 .. 255
+  std::vector<float> values(kRows * kCols);
+  for (int64_t i = 0; i < kRows * kCols; ++i) {
+    values[static_cast<size_t>(i)] = static_cast<float>(i % kCols - 127);
+  }
+  const testing::DenseTiles tiles(values, kRows, kCols);
+  const DenseMatrix int6 = tiles.view().HighBits();
+  EXPECT_EQ(int6.data_bytes(), tiles.view().low_bits_offset());
+  std::vector<float> copy(kCols);
+  for (int64_t r = 0; r < kRows; ++r) {
+    int6.CopyRow(r, copy.data());
+    for (int64_t c = 0; c < kCols; ++c) {
+      EXPECT_EQ(copy[static_cast<size_t>(c)], static_cast<float>((c + 1) / 4 * 4) + 1.5f - 128.0f);
+    }
   }
 }
 

@@ -76,7 +76,7 @@ class DenseTiles {
       : DenseTiles(DenseType::kBf16, rows, cols) {
     auto* tiles = reinterpret_cast<uint16_t*>(tiles_.data());
     for (int64_t r = 0; r < rows; ++r) {
-      PackDenseRow<uint16_t>(view_, r, std::span(bf16).subspan(r * cols, cols), tiles);
+      PackBf16Row(view_, r, std::span(bf16).subspan(r * cols, cols), tiles);
     }
   }
   DenseTiles(const std::vector<float>& f32, int64_t rows, int64_t cols)
@@ -84,7 +84,7 @@ class DenseTiles {
     std::vector<uint8_t> codes(cols);
     for (int64_t r = 0; r < rows; ++r) {
       scales_.push_back(RoundDenseRow(std::span(f32).subspan(r * cols, cols), codes));
-      PackDenseRow<uint8_t>(view_, r, codes, tiles_.data());
+      PackInt8Row(view_, r, codes, tiles_.data());
     }
     view_.scales = scales_.data();
   }

@@ -35,9 +35,12 @@ class Head {
     for (int64_t row = 0; row < rows; ++row) {
       if (HasShortlistBound(Row(row))) {
         const float scale = RoundDenseRow(Row(row), codes);
-        bounds_.push_back(ShortlistErrorBound(Row(row), codes, scale));
+        const ShortlistErrorBounds bounds = BoundShortlistErrors(Row(row), codes, scale);
+        int8_bounds_.push_back(bounds.int8);
+        int6_bounds_.push_back(bounds.int6);
       } else {
-        bounds_.push_back(kInf);
+        int8_bounds_.push_back(kInf);
+        int6_bounds_.push_back(kInf);
       }
     }
   }
@@ -48,7 +51,9 @@ class Head {
   }
   const DenseMatrix& exact() const { return exact_; }
   DenseShortlist shortlist() const {
-    return {.rounded = rounded_.view(), .error_bounds = bounds_.data()};
+    return {.rounded = rounded_.view(),
+            .error_bounds = int8_bounds_.data(),
+            .high_bits_error_bounds = int6_bounds_.data()};
   }
 
  private:
@@ -68,13 +73,15 @@ class Head {
   testing::DenseTiles bf16_;
   testing::DenseTiles rounded_;
   DenseMatrix exact_;
-  std::vector<float> bounds_;
+  std::vector<float> int8_bounds_, int6_bounds_;
 };
 
 class Shortlist : public ::testing::TestWithParam<std::string> {
  protected:
-  // As many as this level uses a shortlist for.
-  int64_t tokens() const { return GetParam() == "avx2" || GetParam() == "scalar" ? 1 : 3; }
+  // Tokens that this level uses a shortlist for: as many as begin with its high bits if they are
+  // greedy, and, if there are, more.
+  int64_t few() const { return GetParam() == "avx2" || GetParam() == "scalar" ? 1 : 3; }
+  int64_t many() const { return few() == 1 ? 1 : 6; }
   bool uses_shortlist() const { return GetParam() != "scalar"; }
 
   std::vector<float> Whole(const DenseMatrix& w, const std::vector<float>& x) {
@@ -159,16 +166,28 @@ TEST_P(Shortlist, SameTokensAsTheWholeHead) {
        {std::tuple(5003, 256, DenseType::kBf16), std::tuple(4096, 75, DenseType::kBf16),
         std::tuple(5003, 100, DenseType::kF32)}) {
     const Head head(RandomFloats(random_, rows * cols, 0.1f), rows, cols, type);
-    const std::vector<float> x = RandomFloats(random_, tokens() * cols);
-    // Every row has other params, so that one that takes its neighbour's is found out.
+    double left_out = 0;
+    int cases = 0;
+    const auto expect_same = [&](const std::vector<SampleParams>& params) {
+      left_out += ExpectSameTokens(head, RandomFloats(random_, std::ssize(params) * cols), params);
+      ++cases;
+    };
     const std::vector<SampleParams> all = ParamsToTest();
     for (size_t i = 0; i < all.size(); ++i) {
+      // Every row has other params, so that one that takes its neighbour's is found out.
       std::vector<SampleParams> params;
-      for (int64_t t = 0; t < tokens(); ++t) params.push_back(all[(i + 5 * t) % all.size()]);
-      const double left_out = ExpectSameTokens(head, x, params);
-      if (uses_shortlist()) {
-        EXPECT_GT(left_out, 0.7) << rows << " " << cols << ": nothing was left out, nothing tested";
+      for (int64_t t = 0; t < few(); ++t) params.push_back(all[(i + 5 * t) % all.size()]);
+      expect_same(params);
+    }
+    std::vector<SampleParams> greedy = all;
+    for (SampleParams& params : greedy) params.temperature = 0;
+    for (const int64_t num : {few(), many()}) {
+      for (int64_t i = 0; i + num <= std::ssize(greedy); i += num) {
+        expect_same({greedy.begin() + i, greedy.begin() + i + num});
       }
+    }
+    if (uses_shortlist()) {
+      EXPECT_GT(left_out, 0.7 * cases) << rows << " " << cols << ": little was left out or tested";
     }
   }
 }
@@ -194,33 +213,37 @@ TEST_P(Shortlist, TiesAndNearTies) {
 // |exact - rounded| <= bound * |x|, also for the x that a row's rounding is worst for, and there
 // the bound is not much larger than it has to be.
 TEST_P(Shortlist, ErrorBounds) {
-  constexpr int64_t kRows = 300, kCols = 512;
+  constexpr int64_t kRows = 300, kCols = 512, kWorst = 20;
   const Head head(RandomFloats(random_, kRows * kCols, 0.1f), kRows, kCols, DenseType::kBf16);
   const DenseShortlist shortlist = head.shortlist();
-  std::vector<float> rounded_row(kCols);
   std::vector<std::vector<float>> inputs = {
       RandomFloats(random_, kCols), RandomFloats(random_, kCols, 1e-4f),
       RandomFloats(random_, kCols, 1e9f), std::vector<float>(kCols, 1e-3f)};
   inputs.back()[77] = 1e4f;  // hardly anything else survives 16 bits
-  const auto worst_row = static_cast<int64_t>(inputs.size());
-  for (int64_t row = 0; row < 20; ++row) {
-    shortlist.rounded.CopyRow(row, rounded_row.data());
-    std::vector<float> worst(kCols);
-    for (size_t c = 0; c < kCols; ++c) worst[c] = head.Row(row)[c] - rounded_row[c];
-    inputs.push_back(std::move(worst));
-  }
-  for (size_t i = 0; i < inputs.size(); ++i) {
-    const std::vector<float> exact = Whole(head.exact(), inputs[i]);
-    const std::vector<float> rounded = Whole(shortlist.rounded, inputs[i]);
-    double norm = 0;
-    for (const float value : inputs[i]) norm += static_cast<double>(value) * value;
-    norm = std::sqrt(norm);
-    for (int64_t row = 0; row < kRows; ++row) {
-      const double error = std::abs(static_cast<double>(exact[static_cast<size_t>(row)]) -
-                                    rounded[static_cast<size_t>(row)]);
-      EXPECT_LE(error, shortlist.error_bounds[row] * norm) << i << " " << row;
-      if (static_cast<int64_t>(i) - worst_row == row) {
-        EXPECT_GT(error, 0.9 * shortlist.error_bounds[row] * norm);
+  const auto others = static_cast<int64_t>(inputs.size());
+  inputs.resize(inputs.size() + kWorst);
+  for (const auto& [rounded, bounds] :
+       {std::pair(shortlist.rounded, shortlist.error_bounds),
+        std::pair(shortlist.rounded.HighBits(), shortlist.high_bits_error_bounds)}) {
+    for (int64_t row = 0; row < kWorst; ++row) {
+      std::vector<float> worst(kCols);
+      rounded.CopyRow(row, worst.data());
+      for (size_t c = 0; c < kCols; ++c) worst[c] = head.Row(row)[c] - worst[c];
+      inputs[static_cast<size_t>(others + row)] = std::move(worst);
+    }
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      const std::vector<float> exact = Whole(head.exact(), inputs[i]);
+      const std::vector<float> approximate = Whole(rounded, inputs[i]);
+      double norm = 0;
+      for (const float value : inputs[i]) norm += static_cast<double>(value) * value;
+      norm = std::sqrt(norm);
+      for (int64_t row = 0; row < kRows; ++row) {
+        const double error = std::abs(static_cast<double>(exact[static_cast<size_t>(row)]) -
+                                      approximate[static_cast<size_t>(row)]);
+        EXPECT_LE(error, bounds[row] * norm) << i << " " << row;
+        if (static_cast<int64_t>(i) - others == row) {
+          EXPECT_GT(error, 0.9 * bounds[row] * norm);
+        }
       }
     }
   }

@@ -83,13 +83,17 @@ void ExpectShortlist(const ModelWeights& weights) {
   ASSERT_EQ(shortlist.rounded.rows, weights.head.rows);
   ASSERT_EQ(shortlist.rounded.cols, weights.head.cols);
   std::vector<float> exact(static_cast<size_t>(weights.head.cols)), rounded(exact);
-  for (int64_t row = 0; row < weights.head.rows; ++row) {
-    weights.head.CopyRow(row, exact.data());
-    shortlist.rounded.CopyRow(row, rounded.data());
-    double error = 0;
-    for (size_t i = 0; i < exact.size(); ++i) error += std::pow(exact[i] - rounded[i], 2);
-    EXPECT_GE(shortlist.error_bounds[row], std::sqrt(error));
-    EXPECT_LE(shortlist.error_bounds[row], 1.2 * std::sqrt(error));
+  for (const auto& [matrix, bounds] :
+       {std::pair(shortlist.rounded, shortlist.error_bounds),
+        std::pair(shortlist.rounded.HighBits(), shortlist.high_bits_error_bounds)}) {
+    for (int64_t row = 0; row < weights.head.rows; ++row) {
+      weights.head.CopyRow(row, exact.data());
+      matrix.CopyRow(row, rounded.data());
+      double error = 0;
+      for (size_t i = 0; i < exact.size(); ++i) error += std::pow(exact[i] - rounded[i], 2);
+      EXPECT_GE(bounds[row], std::sqrt(error));
+      EXPECT_LE(bounds[row], 1.2 * std::sqrt(error));
+    }
   }
 }
 
@@ -105,8 +109,11 @@ TEST(RandomWeightsTest, ShortlistLiesBesideTheHead) {
     EXPECT_EQ(with.head.type, DenseType::kBf16);
     EXPECT_EQ(with.head.data == with.embedding.data, tied);
     EXPECT_EQ(with.dense_bytes(), without.dense_bytes() + with.shortlist.bytes());
-    EXPECT_EQ(with.step_bytes(), with.ternary_bytes() + with.shortlist.bytes());
-    EXPECT_EQ(without.step_bytes(), without.ternary_bytes() + without.head.bytes());
+    const int64_t many = with.step_bytes(kMostHighBitsRows + 1);
+    EXPECT_EQ(many, with.ternary_bytes() + with.shortlist.bytes() - 4 * with.head.rows);
+    EXPECT_EQ(many - with.step_bytes(kMostHighBitsRows),
+              with.shortlist.rounded.data_bytes() - with.shortlist.rounded.low_bits_offset());
+    EXPECT_EQ(without.step_bytes(1), without.ternary_bytes() + without.head.bytes());
     EXPECT_EQ(with.num_parameters(), without.num_parameters());
   }
 }
