@@ -10,7 +10,8 @@
 //     up to 4 (n + 16) u so that a few operations on the result are covered as well;
 //   - activations of 16 bits (DenseLinearParams): each is off by 0.51 / 32639 of the largest, which
 //     is at most |x|, so their product with r by 0.51 / 32639 sqrt(n) |r| |x|.
-// All of it is a multiple of |x|; the multiple is the row's error bound.
+// All of it is a multiple of |x|; the multiple is the row's error bound. Where some of the
+// activations' bits, a vector d, are not multiplied at all, |r| |d| comes on top.
 //
 // This holds where nothing overflows and what underflows, n 2^-126 at most, is less than
 // kUnderflow |x|: for |x| from kLeastShortlistNorm to kMostShortlistNorm and rows up to the latter.
@@ -47,10 +48,11 @@ struct DenseShortlist {
   DenseMatrix rounded;                            // kI8 in kTiles
   const float* error_bounds = nullptr;            // [rows], times |x|_2
   const float* high_bits_error_bounds = nullptr;  // the same of rounded.HighBits()
+  const float* norms = nullptr;                   // [rows], of rounded, no less than they are
 
   bool empty() const { return error_bounds == nullptr; }
   int64_t bytes() const {
-    return empty() ? 0 : rounded.bytes() + 2 * rounded.rows * static_cast<int64_t>(sizeof(float));
+    return empty() ? 0 : rounded.bytes() + 3 * rounded.rows * static_cast<int64_t>(sizeof(float));
   }
   // Of these, what is read for so many greedy rows of x, but for the row blocks they leave open.
   int64_t bytes_read(int64_t x_rows) const {
@@ -59,14 +61,16 @@ struct DenseShortlist {
   }
 };
 
-struct ShortlistErrorBounds {
-  float int8;
-  float int6;
+// What a shortlist has of a row.
+struct ShortlistBounds {
+  float error;
+  float high_bits_error;
+  float norm;
 };
 
-// The error bounds of a row that has them, which RoundDenseRow made `codes` and `scale` of.
-inline ShortlistErrorBounds BoundShortlistErrors(std::span<const float> exact,
-                                                 std::span<const uint8_t> codes, double scale) {
+// Of a row that has bounds, which RoundDenseRow made `codes` and `scale` of.
+inline ShortlistBounds BoundShortlistRow(std::span<const float> exact,
+                                         std::span<const uint8_t> codes, double scale) {
   constexpr double kUnderflow = 1e-30;
   double int8_errors[kRowLanes] = {}, int6_errors[kRowLanes] = {}, norms[kRowLanes] = {};
   ForLanes(exact.size(), [&](size_t lane, size_t i) {
@@ -77,15 +81,21 @@ inline ShortlistErrorBounds BoundShortlistErrors(std::span<const float> exact,
     int6_errors[lane] += int6_off * int6_off;
     norms[lane] += value * value;
   });
-  const double exact_norm = std::sqrt(std::accumulate(norms, norms + kRowLanes, 0.0));
   const auto n = static_cast<double>(exact.size());
-  const auto bound = [&](const double(&errors)[kRowLanes]) {
-    const double error = std::sqrt(std::accumulate(errors, errors + kRowLanes, 0.0));
-    const double norm = exact_norm + error;  // no less than either row's
-    const double all = error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n));
-    return static_cast<float>(all * (1 + 1e-6) + kUnderflow);  // sums and the float round
+  const auto sum = [](const double(&lanes)[kRowLanes]) {
+    return std::accumulate(lanes, lanes + kRowLanes, 0.0);
   };
-  return {.int8 = bound(int8_errors), .int6 = bound(int6_errors)};
+  // Sums and the float itself round.
+  const auto round_up = [](double x) { return static_cast<float>(x * (1 + 1e-6) + kUnderflow); };
+  const double exact_norm = std::sqrt(sum(norms));
+  const auto bound = [&](double error) {
+    const double norm = exact_norm + error;  // no less than either row's
+    return round_up(error + norm * (4 * (n + 16) * 0x1p-24 + 0.51 / 32639 * std::sqrt(n)));
+  };
+  const double int8_error = std::sqrt(sum(int8_errors));
+  return {.error = bound(int8_error),
+          .high_bits_error = bound(std::sqrt(sum(int6_errors))),
+          .norm = round_up(exact_norm + int8_error)};
 }
 
 }  // namespace sterna

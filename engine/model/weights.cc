@@ -89,9 +89,10 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
       (exact.bytes() < kShortlistFromBytes || exact.cols > kMaxDenseInt8Cols)) {
     return absl::OkStatus();
   }
-  AlignedBuffer<uint8_t> bound_buffer(2 * static_cast<size_t>(exact.rows) * sizeof(float));
+  AlignedBuffer<uint8_t> bound_buffer(3 * static_cast<size_t>(exact.rows) * sizeof(float));
   auto* bounds = reinterpret_cast<float*>(bound_buffer.data());
   float* high_bits_bounds = bounds + exact.rows;
+  float* norms = high_bits_bounds + exact.rows;
   const auto read_row = [&](int64_t row, std::span<float> values) {
     exact.CopyRow(row, values.data());
     if (HasShortlistBound(values)) return;
@@ -100,15 +101,18 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
   };
   const auto set_bound = [&](int64_t row, const RoundedRow& r) {
     if (bounds[row] == HUGE_VALF) return;
-    const ShortlistErrorBounds errors = BoundShortlistErrors(r.values, r.codes, r.scale);
-    bounds[row] = errors.int8;
-    high_bits_bounds[row] = errors.int6;
+    const ShortlistBounds of_row = BoundShortlistRow(r.values, r.codes, r.scale);
+    bounds[row] = of_row.error;
+    high_bits_bounds[row] = of_row.high_bits_error;
+    norms[row] = of_row.norm;
   };
   STERNA_ASSIGN_OR_RETURN(
       const DenseMatrix rounded,
       MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers, set_bound));
-  weights.shortlist = {
-      .rounded = rounded, .error_bounds = bounds, .high_bits_error_bounds = high_bits_bounds};
+  weights.shortlist = {.rounded = rounded,
+                       .error_bounds = bounds,
+                       .high_bits_error_bounds = high_bits_bounds,
+                       .norms = norms};
   weights.buffers.push_back(std::move(bound_buffer));
   return absl::OkStatus();
 }

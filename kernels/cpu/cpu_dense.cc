@@ -23,10 +23,11 @@ constexpr int64_t kScanRows = 256;
 static_assert(kScanRows % kDenseTileRows == 0);
 
 // Writes the 16 bits of a token's activations as PackedActivations<kInt8Parts> wants them, their
-// scale and sum[kInt8Parts], the sum of each part. A row that is not all finite gets a NaN for its
-// scale, so that its outputs are NaN; one that is all but zero gets zeros.
+// scale, sum[kInt8Parts], the sum of each part, and the norm of what the low parts stand for,
+// rounded up. A row that is not all finite gets a NaN for its scale, so that its outputs are NaN;
+// one that is all but zero gets zeros.
 void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float& scale,
-                 int32_t* sum) {
+                 int32_t* sum, float& low_norm) {
   using Packed = PackedActivations<kInt8Parts>;
   constexpr float kSmallest = 1e-30f;  // its reciprocal times kInt8Largest is finite
   const float* x = task.x + token * task.cols;
@@ -41,6 +42,7 @@ void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float&
   auto* out = reinterpret_cast<int8_t*>(packed) + Packed::GroupOffset(token, task.col_blocks) +
               (token - first) * kDenseLineBytes;
   int32_t high_sum = 0, low_sum = 0;
+  int64_t low_squares = 0;
   for (int64_t b = 0; b < task.col_blocks; ++b, out += Packed::BlockBytes(tokens)) {
     const int64_t begin = b * kDenseLineBytes;
     const int64_t cols = std::min(task.cols - begin, kDenseLineBytes);
@@ -54,10 +56,12 @@ void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float&
       out[tokens * kDenseLineBytes + i] = static_cast<int8_t>(low);
       high_sum += high;
       low_sum += low;
+      low_squares += low * low;
     }
   }
   sum[0] = high_sum;
   sum[1] = low_sum;
+  low_norm = static_cast<float>(scale * std::sqrt(static_cast<double>(low_squares)) * (1 + 1e-6));
 }
 
 // The Euclidean norm of x, rounded up; infinite where the bounds of a shortlist do not hold.
@@ -85,12 +89,14 @@ void CpuOps::PackActivations(DenseTask& task) {
   STERNA_CHECK(task.cols <= kMaxDenseInt8Cols && task.w_scale != nullptr);
   x_scale_.resize(static_cast<size_t>(task.tokens));
   x_sum_.resize(static_cast<size_t>(task.tokens * kInt8Parts));
+  x_low_norm_.resize(static_cast<size_t>(task.tokens));
   task.x_scale = x_scale_.data();
   task.x_sum = x_sum_.data();
   ForRuns(task.tokens, task.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
       PackInt8Row(task, t, packed_x_.data(), x_scale_[static_cast<size_t>(t)],
-                  &x_sum_[static_cast<size_t>(t * kInt8Parts)]);
+                  &x_sum_[static_cast<size_t>(t * kInt8Parts)],
+                  x_low_norm_[static_cast<size_t>(t)]);
     }
   });
 }
@@ -116,18 +122,19 @@ DenseTask CpuOps::MakeDenseTask(const DenseLinearParams<float>& p) {
   return task;
 }
 
-void CpuOps::DenseLinear(const DenseLinearParams<float>& p) {
-  const DenseTask task = MakeDenseTask(p);
+void CpuOps::ComputeAll(const DenseTask& task) {
   // f32 rows take twice the cache.
-  const int64_t panel_rows = p.w.type != DenseType::kF32 ? kDensePanelRows : kDensePanelRows / 2;
-  const int64_t panel_cost = p.x.rows * panel_rows * p.w.cols / kFloatsPerNanosecond;
-  ForPanels(CeilDiv(p.w.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
+  const int64_t panel_rows = task.type != DenseType::kF32 ? kDensePanelRows : kDensePanelRows / 2;
+  const int64_t panel_cost = task.tokens * panel_rows * task.cols / kFloatsPerNanosecond;
+  ForPanels(CeilDiv(task.rows, panel_rows), panel_cost, [&](int64_t first, int64_t count) {
     for (int64_t panel = first; panel < first + count; ++panel) {
       const int64_t row = panel * panel_rows;
-      kernels_.dense_linear(task, row, std::min(panel_rows, p.w.rows - row));
+      kernels_.dense_linear(task, row, std::min(panel_rows, task.rows - row));
     }
   });
 }
+
+void CpuOps::DenseLinear(const DenseLinearParams<float>& p) { ComputeAll(MakeDenseTask(p)); }
 
 void CpuOps::WantBlocks(RowBlock known, std::span<const float> logits, float least) {
   const auto rows = std::ssize(logits);
@@ -169,11 +176,17 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   const DenseLinearParams<float> exact = {.x = p.x, .w = p.w, .y = p.y};
   const DenseLinearParams<float> int8 = {.x = p.x, .w = p.shortlist.rounded, .y = p.y};
   const DenseLinearParams<float> int6 = {.x = p.x, .w = int8.w.HighBits(), .y = p.y};
-  const auto greedy = [](const SampleParams& s) { return s.temperature == 0; };
-  const RowBlock first = p.x.rows <= kMostHighBitsRows && std::ranges::all_of(p.params, greedy)
-                             ? RowBlock::kInt6
-                             : RowBlock::kInt8;
-  DenseLinear(first == RowBlock::kInt6 ? int6 : int8);
+  // Few tokens wait for memory, more for products, but on AMX. Only where one row wins does what is
+  // rounded more leave few enough open.
+  const bool greedy =
+      std::ranges::all_of(p.params, [](const SampleParams& s) { return s.temperature == 0; });
+  const RowBlock first = !greedy                         ? RowBlock::kInt8
+                         : p.x.rows <= kMostHighBitsRows ? RowBlock::kInt6
+                         : kernels_.amx                  ? RowBlock::kInt8
+                                                         : RowBlock::kInt8By8;
+  DenseTask task = MakeDenseTask(first == RowBlock::kInt6 ? int6 : int8);
+  if (first == RowBlock::kInt8By8) task.x_parts = 1;
+  ComputeAll(task);
   blocks_.assign(static_cast<size_t>(p.w.row_blocks()), first);
   const auto slots = std::min<int64_t>(p.x.rows, pool_.num_threads());
   adjusted_.resize(static_cast<size_t>(slots * rows));
@@ -193,6 +206,9 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
     const float* bounds =
         known == RowBlock::kInt6 ? p.shortlist.high_bits_error_bounds : p.shortlist.error_bounds;
     kernels_.add_scaled(y, bounds, sign * norms_[t], rows, out.data());
+    if (known == RowBlock::kInt8By8) {
+      kernels_.add_scaled(out.data(), p.shortlist.norms, sign * x_low_norm_[t], rows, out.data());
+    }
   };
   const auto want_if_most_reaches_least = [&](RowBlock known) {
     for_tokens([&](size_t t, const float* y, std::span<float> most) {
@@ -222,7 +238,7 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   });
   // The others that could be as large.
   want_if_most_reaches_least(first);
-  if (first == RowBlock::kInt6) {
+  if (first != RowBlock::kInt8) {
     ComputeWanted(int8, RowBlock::kInt8);
     want_if_most_reaches_least(RowBlock::kInt8);
   }

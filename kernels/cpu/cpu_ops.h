@@ -88,9 +88,12 @@ class CpuOps final : public Ops<float> {
   // A task whose activations are packed; it holds until the next.
   DenseTask MakeDenseTask(const DenseLinearParams<float>& p);
 
-  // By which product the outputs of a row block are known in ShortlistLinear; kWanted: by one that
-  // does not tell enough.
-  enum class RowBlock : uint8_t { kInt6, kInt8, kExact, kWanted };
+  // All outputs of a task.
+  void ComputeAll(const DenseTask& task);
+
+  // By which product the outputs of a row block are known in ShortlistLinear; kInt8By8: int8 with
+  // the high part of activations alone; kWanted: by one that does not tell enough.
+  enum class RowBlock : uint8_t { kInt6, kInt8By8, kInt8, kExact, kWanted };
   // Wants the row blocks known by `known` in which any of `logits` [rows] is `least` or more.
   void WantBlocks(RowBlock known, std::span<const float> logits, float least);
   // Computes the row blocks wanted, which `becomes` then says of them.
@@ -124,6 +127,7 @@ class CpuOps final : public Ops<float> {
   AlignedBuffer<std::byte> packed_x_;
   std::vector<float> x_scale_;
   std::vector<int32_t> x_sum_;
+  std::vector<float> x_low_norm_;
   // ShortlistLinear's.
   std::vector<float> norms_;      // of x
   std::vector<float> least_;      // no token with a smaller adjusted logit can be drawn

@@ -106,6 +106,8 @@ struct DenseTask {
   const void* packed_x = nullptr;  // what pack_dense made of x; kI8, kI6: packed_activations.h
   const float* x_scale = nullptr;  // kI8, kI6: [tokens]
   const int32_t* x_sum = nullptr;  // kI8, kI6: [tokens, 2], the sums of a token's two parts
+  // Parts that are multiplied; 1, the high one, for kI8 where AMX has no part in it.
+  int64_t x_parts = 2;
 };
 
 // One row to be quantised; see QuantizedMat.
@@ -177,7 +179,7 @@ struct CpuKernels {
   // Tokens up to which a product with int8 weights takes less time than with bf16 ones.
   int64_t most_shortlist_tokens;
   bool chooses_streams;  // looks at weight_streams
-  bool amx;              // looks at amx_from_tokens
+  bool amx;              // has AMX: looks at amx_from_tokens, and products hardly cost time
 };
 
 const CpuKernels& ScalarKernels();

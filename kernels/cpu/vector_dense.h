@@ -93,16 +93,16 @@ struct VectorDense : VectorMath<V> {
   }
 
   // Adds columns 4 * kJ .. 4 * kJ + 3 of kRegs registers of rows; x points at column 0.
-  template <int kJ, bool kLow, int kTokens, int kRegs, int kChains>
+  template <int kJ, bool kLow, int kParts, int kTokens, int kRegs, int kChains>
   [[gnu::always_inline]] static void AddInt8Columns(
       const Int8Lines<V> (&lines)[kRegs], const int8_t* x, int64_t part_bytes,
-      IntReg (&acc)[kTokens][kInt8Parts][kRegs][kChains]) {
+      IntReg (&acc)[kTokens][kParts][kRegs][kChains]) {
     IntReg weights[kRegs];
     for (int r = 0; r < kRegs; ++r) {
       weights[r] = V::ByteWeights(lines[r].template Codes<kJ, kLow>());
     }
     for (int t = 0; t < kTokens; ++t) {
-      for (int p = 0; p < kInt8Parts; ++p) {
+      for (int p = 0; p < kParts; ++p) {
         const IntReg four = V::Broadcast4(x + t * kDenseLineBytes + p * part_bytes + 4 * kJ);
         for (int r = 0; r < kRegs; ++r) {
           IntReg& sum = acc[t][p][r][kJ % kChains];
@@ -112,9 +112,9 @@ struct VectorDense : VectorMath<V> {
     }
   }
 
-  // As TilesTile, for int8 (kLow) and int6: two integer sums for each output, exact in any order,
-  // so each in as many registers as keep the processor busy where a tile has few.
-  template <bool kLow, int kTokens, int kRegs, int kChains>
+  // As TilesTile, for int8 (kLow) and int6: an integer sum for each output and part of activations,
+  // exact in any order, so in as many registers as keep the processor busy where a tile has few.
+  template <bool kLow, int kParts, int kTokens, int kRegs, int kChains>
   static void Int8Tile(const DenseTask& task, int64_t token, int64_t row) {
     using Packed = PackedActivations<kInt8Parts>;
     const int64_t in_group = token % kPackedGroup;
@@ -132,9 +132,9 @@ struct VectorDense : VectorMath<V> {
       high[r] = static_cast<const uint8_t*>(task.w) + first / kDenseTileRows * high_bytes + lane;
       low[r] = kLow ? task.w_low + first / kDenseTileRows * low_bytes + lane : nullptr;
     }
-    IntReg acc[kTokens][kInt8Parts][kRegs][kChains];
+    IntReg acc[kTokens][kParts][kRegs][kChains];
     for (int t = 0; t < kTokens; ++t) {
-      for (int p = 0; p < kInt8Parts; ++p) {
+      for (int p = 0; p < kParts; ++p) {
         const int32_t sum = task.x_sum[(token + t) * kInt8Parts + p];
         for (int r = 0; r < kRegs; ++r) {
           acc[t][p][r][0] = V::ByteSumStart(sum);
@@ -160,46 +160,47 @@ struct VectorDense : VectorMath<V> {
             low[r] += kDenseLineBytes;
           }
         }
-        AddInt8Columns<0, kLow>(lines, x + col, part_bytes, acc);
-        AddInt8Columns<1, kLow>(lines, x + col, part_bytes, acc);
-        AddInt8Columns<2, kLow>(lines, x + col, part_bytes, acc);
-        AddInt8Columns<3, kLow>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<0, kLow, kParts>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<1, kLow, kParts>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<2, kLow, kParts>(lines, x + col, part_bytes, acc);
+        AddInt8Columns<3, kLow, kParts>(lines, x + col, part_bytes, acc);
       }
     }
     for (int t = 0; t < kTokens; ++t) {
       const Reg x_scale = V::Set(task.x_scale[token + t]);
       const int32_t* x_sum = task.x_sum + (token + t) * kInt8Parts;
-      const Reg excess = V::Set(kLow ? 0.0f : kInt6Excess * Int8PartsSum(x_sum[0], x_sum[1]));
+      const float excess = kLow ? 0.0f : kInt6Excess * Int8PartsSum(x_sum[0], x_sum[1]);
       for (int r = 0; r < kRegs; ++r) {
         const int64_t first = row + r * kLanes;
-        for (int c = 1; c < kChains; ++c) {
-          for (int p = 0; p < kInt8Parts; ++p) {
-            acc[t][p][r][0] = V::IntAdd(acc[t][p][r][0], acc[t][p][r][c]);
-          }
-        }
-        const Reg high_sum = V::Mul(V::ToFloat(acc[t][0][r][0]), V::Set(256.0f));
-        const Reg sum = V::Sub(V::Add(high_sum, V::ToFloat(acc[t][1][r][0])), excess);
+        const auto part_sum = [&](int p) __attribute__((always_inline)) {
+          IntReg sum = acc[t][p][r][0];
+          for (int c = 1; c < kChains; ++c) sum = V::IntAdd(sum, acc[t][p][r][c]);
+          return V::ToFloat(sum);
+        };
+        Reg sum = V::Mul(part_sum(0), V::Set(256.0f));
+        if constexpr (kParts == 2) sum = V::Add(sum, part_sum(1));
+        if constexpr (!kLow) sum = V::Sub(sum, V::Set(excess));
         const Reg scale = V::Mul(x_scale, LoadUpTo(task.w_scale + first, task.rows - first));
         StoreUpTo(task.y + (token + t) * task.rows + first, task.rows - first, V::Mul(sum, scale));
       }
     }
   }
 
-  template <bool kLow, int kTokens>
+  template <bool kLow, int kParts, int kTokens>
   static void Int8Rows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
     // Registers beside kDenseRegs hold two of a register of rows' four lines.
-    constexpr int kFit = (V::kDenseRegs + 4) / (kTokens * kInt8Parts + 4);
+    constexpr int kFit = (V::kDenseRegs + 4) / (kTokens * kParts + 4);
     constexpr int kRegs = kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
     // One or two tokens wait for memory, and read it as was found best (cpu_tune.cc).
     constexpr bool kWaits = V::kChoosesStreams && kTokens <= 2;
     int64_t row = first;
     if (!kWaits || task.weight_streams > 1) {
       for (; row + kRegs * kLanes <= first + count; row += kRegs * kLanes) {
-        Int8Tile<kLow, kTokens, kRegs, 1>(task, token, row);
+        Int8Tile<kLow, kParts, kTokens, kRegs, 1>(task, token, row);
       }
     }
     for (; row < first + count; row += kLanes) {
-      Int8Tile<kLow, kTokens, 1, kWaits ? 2 : 1>(task, token, row);
+      Int8Tile<kLow, kParts, kTokens, 1, kWaits ? 2 : 1>(task, token, row);
     }
   }
 
@@ -260,11 +261,12 @@ struct VectorDense : VectorMath<V> {
 
   using RowsFn = void (*)(const DenseTask& task, int64_t token, int64_t first, int64_t count);
 
-  template <bool kLow>
+  template <bool kLow, int kParts>
   static constexpr RowsFn kInt8Rows[kTokenTile] = {
-      Int8Rows<kLow, 1>,           Int8Rows<kLow, 2>,           Int8Rows<kLow, 3>,
-      Int8Rows<kLow, 4>,           Int8Rows<kLow, kInt8Fit<5>>, Int8Rows<kLow, kInt8Fit<6>>,
-      Int8Rows<kLow, kInt8Fit<7>>, Int8Rows<kLow, kInt8Fit<8>>};
+      Int8Rows<kLow, kParts, 1>,           Int8Rows<kLow, kParts, 2>,
+      Int8Rows<kLow, kParts, 3>,           Int8Rows<kLow, kParts, 4>,
+      Int8Rows<kLow, kParts, kInt8Fit<5>>, Int8Rows<kLow, kParts, kInt8Fit<6>>,
+      Int8Rows<kLow, kParts, kInt8Fit<7>>, Int8Rows<kLow, kParts, kInt8Fit<8>>};
 
   static void Linear(const DenseTask& task, int64_t first, int64_t count) {
     static constexpr RowsFn kTiles[kTokenTile] = {TilesRows<1>, TilesRows<2>, TilesRows<3>,
@@ -274,8 +276,10 @@ struct VectorDense : VectorMath<V> {
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
     const bool int8 = task.type == DenseType::kI8 || task.type == DenseType::kI6;
-    const RowsFn* rows = task.type == DenseType::kI8     ? kInt8Rows<true>
-                         : task.type == DenseType::kI6   ? kInt8Rows<false>
+    const bool halves = task.x_parts < kInt8Parts;
+    const RowsFn* rows = task.type == DenseType::kI8
+                             ? halves ? kInt8Rows<true, 1> : kInt8Rows<true, kInt8Parts>
+                         : task.type == DenseType::kI6   ? kInt8Rows<false, kInt8Parts>
                          : task.type == DenseType::kBf16 ? kTiles
                                                          : kDots;
     const int64_t tile = int8 ? kInt8Tokens : kTokenTile;

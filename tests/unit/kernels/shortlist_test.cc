@@ -35,12 +35,14 @@ class Head {
     for (int64_t row = 0; row < rows; ++row) {
       if (HasShortlistBound(Row(row))) {
         const float scale = RoundDenseRow(Row(row), codes);
-        const ShortlistErrorBounds bounds = BoundShortlistErrors(Row(row), codes, scale);
-        int8_bounds_.push_back(bounds.int8);
-        int6_bounds_.push_back(bounds.int6);
+        const ShortlistBounds bounds = BoundShortlistRow(Row(row), codes, scale);
+        bounds_.push_back(bounds.error);
+        high_bits_bounds_.push_back(bounds.high_bits_error);
+        norms_.push_back(bounds.norm);
       } else {
-        int8_bounds_.push_back(kInf);
-        int6_bounds_.push_back(kInf);
+        bounds_.push_back(kInf);
+        high_bits_bounds_.push_back(kInf);
+        norms_.push_back(0.0f);
       }
     }
   }
@@ -52,8 +54,9 @@ class Head {
   const DenseMatrix& exact() const { return exact_; }
   DenseShortlist shortlist() const {
     return {.rounded = rounded_.view(),
-            .error_bounds = int8_bounds_.data(),
-            .high_bits_error_bounds = int6_bounds_.data()};
+            .error_bounds = bounds_.data(),
+            .high_bits_error_bounds = high_bits_bounds_.data(),
+            .norms = norms_.data()};
   }
 
  private:
@@ -73,7 +76,7 @@ class Head {
   testing::DenseTiles bf16_;
   testing::DenseTiles rounded_;
   DenseMatrix exact_;
-  std::vector<float> int8_bounds_, int6_bounds_;
+  std::vector<float> bounds_, high_bits_bounds_, norms_;
 };
 
 class Shortlist : public ::testing::TestWithParam<std::string> {
@@ -208,6 +211,30 @@ TEST_P(Shortlist, TiesAndNearTies) {
     const Head head(w, kRows, kCols, DenseType::kBf16);
     for (const SampleParams& params : ParamsToTest()) ExpectSameTokens(head, x, {params});
   }
+}
+
+// Two rows that int8 holds exactly, one larger by what activations have in their low eight bits of
+// 16, the other by less than that in their high bits.
+TEST_P(Shortlist, LowBitsOfActivationsDecide) {
+  constexpr int64_t kRows = 4000, kCols = 64;
+  std::vector<float> weights(kRows * kCols), x(kCols);
+  for (float& w : weights) w = static_cast<float>(static_cast<int64_t>(random_() % 41) - 20);
+  x[0] = 32639.0f;  // 16 bits are whole numbers
+  for (int64_t c = 1; c < 16; ++c) x[c] = c % 2 == 0 ? 256.0f * 77 : -256.0f * 50;
+  for (int64_t c = 16; c < 48; ++c) x[c] = c % 2 == 0 ? 100.0f : -100.0f;
+  for (int64_t c = 48; c < kCols; ++c) x[c] = 256.0f;
+  for (const int64_t row : {1000, 3000}) {
+    float* w = &weights[row * kCols];
+    for (int64_t c = 0; c < 16; ++c) w[c] = x[c] > 0 ? 127.0f : -127.0f;  // they win
+    for (int64_t c = 16; c < 48; ++c) w[c] = row == 3000 ? x[c] * 0.03f : 0.0f;
+    for (int64_t c = 48; c < kCols; ++c) w[c] = row == 1000 ? 1.0f : 0.0f;
+  }
+  const Head head(weights, kRows, kCols, DenseType::kBf16);
+  std::vector<float> inputs;
+  for (int64_t t = 0; t < many(); ++t) inputs.insert(inputs.end(), x.begin(), x.end());
+  const std::vector<SampleParams> params(static_cast<size_t>(many()), {.temperature = 0.0f});
+  ExpectSameTokens(head, inputs, params);
+  EXPECT_EQ(Draw(Part(head, inputs, params), params)[0], 3000);
 }
 
 // |exact - rounded| <= bound * |x|, also for the x that a row's rounding is worst for, and there

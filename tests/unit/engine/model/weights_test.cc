@@ -110,7 +110,7 @@ TEST(RandomWeightsTest, ShortlistLiesBesideTheHead) {
     EXPECT_EQ(with.head.data == with.embedding.data, tied);
     EXPECT_EQ(with.dense_bytes(), without.dense_bytes() + with.shortlist.bytes());
     const int64_t many = with.step_bytes(kMostHighBitsRows + 1);
-    EXPECT_EQ(many, with.ternary_bytes() + with.shortlist.bytes() - 4 * with.head.rows);
+    EXPECT_EQ(many, with.ternary_bytes() + with.shortlist.bytes() - 8 * with.head.rows);
     EXPECT_EQ(many - with.step_bytes(kMostHighBitsRows),
               with.shortlist.rounded.data_bytes() - with.shortlist.rounded.low_bits_offset());
     EXPECT_EQ(without.step_bytes(1), without.ternary_bytes() + without.head.bytes());
