@@ -2,9 +2,10 @@
 //
 // kRows is row-major, as checkpoints store them. kTiles is for bf16 and int8 and what DenseLinear
 // wants: tiles with 16 rows, in lines of 64 bytes. A line has four bytes of every row, row after
-// row, and is a register whose lanes are rows, to be multiplied by broadcast activations, or a row
-// of an AMX tile. Tiles are ordered by row block, then by column block: who owns a row block reads
-// memory front to back. Rows and columns that pad the last tile are zero bytes.
+// row, and is, or is unpacked to, registers whose lanes are rows, to be multiplied by broadcast
+// activations, or rows of an AMX tile. Tiles are ordered by row block, then by column block: who
+// owns a row block reads memory front to back. Rows and columns that pad the last tile are zero
+// bytes.
 //
 // bf16: a tile has 32 columns, 2i and 2i + 1 in line i = 0 .. 15.
 //
@@ -257,8 +258,8 @@ inline float RoundHalfEven(float x) {
   return (x + kNoFraction) - kNoFraction;
 }
 
-// Rounds a row to codes of int8 [values.size()]. Returns the row's scale, 0
-// for a row of zeros; one that is not finite where the row is not, `codes` then as they were.
+// Rounds a row to codes of int8 [values.size()]. Returns the row's scale, 0 for a row of zeros; one
+// that is not finite where the row is not, `codes` then as they were.
 inline float RoundDenseRow(std::span<const float> values, std::span<uint8_t> codes) {
   STERNA_CHECK(values.size() == codes.size());
   const float scale = LargestMagnitude(values) / 127.0f;

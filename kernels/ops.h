@@ -86,12 +86,12 @@ struct GatedLinearParams {
   Mat<F> h;  // out [T, FFN]
 };
 
-// y = x . W^T, the output head. With int8 weights a backend may round activations to 16 bits of
-// their row's largest magnitude, so that the products are integers.
+// y = x . W^T, the output head. With int8 and int6 weights a backend may round activations to 16
+// bits of their row's largest magnitude, so that the products are integers.
 template <typename F>
 struct DenseLinearParams {
   Mat<const F> x;  // [T, D]
-  DenseMatrix w;   // [N, D]; f32 in kRows, bf16 and int8 in kTiles
+  DenseMatrix w;   // [N, D]; f32 in kRows, the others in kTiles
   Mat<F> y;        // out [T, N]
 };
 

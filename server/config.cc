@@ -42,8 +42,8 @@ Flag HeadShortlistFlag(HeadConfig& head) {
               "Keep an int8 copy beside the head, half a bf16 head's size, by which requests that "
               "draw from few tokens (greedy, top_k, min_p; no logprobs) find the rows they read "
               "exactly: the same tokens for half the memory traffic (three eighths for up to four "
-              "greedy requests), if all requests of a step are such. auto: for heads of 64 MiB and more where the CPU gains by it (VNNI; AVX2 for "
-              "one request at a time).",
+              "greedy requests), if all requests of a step are such. auto: for heads of 64 MiB and "
+              "more where the CPU gains by it (VNNI; AVX2 for one request at a time).",
           .choices = {"auto", "on", "off"}};
 }
 

@@ -109,10 +109,16 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
   STERNA_ASSIGN_OR_RETURN(
       const DenseMatrix rounded,
       MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers, set_bound));
-  weights.shortlist = {.rounded = rounded,
-                       .error_bounds = bounds,
-                       .high_bits_error_bounds = high_bits_bounds,
-                       .norms = norms};
+  double deviations = 0;
+  for (int64_t row = 0; row < exact.rows; ++row) {
+    if (norms[row] > 0) deviations += high_bits_bounds[row] / norms[row];
+  }
+  deviations *= std::sqrt(static_cast<double>(exact.cols)) / static_cast<double>(exact.rows);
+  weights.shortlist = {
+      .rounded = rounded,
+      .error_bounds = bounds,
+      .high_bits_error_bounds = deviations <= kMostHighBitsDeviations ? high_bits_bounds : nullptr,
+      .norms = norms};
   weights.buffers.push_back(std::move(bound_buffer));
   return absl::OkStatus();
 }

@@ -130,9 +130,11 @@ struct DenseTraits<DenseType::kI8> {
       Unpack(0);
     }
     void Next(int64_t col_block) {
+      // GCC 12 does not know that loads of tiles read memory: they must not pass the stores before
+      // them, nor stores the loads.
+      asm volatile("" : : : "memory");
       current = col_block % 2;
       if (col_block + 1 < col_blocks) Unpack(col_block + 1);
-      // GCC 12 does not know that loads of tiles read memory.
       asm volatile("" : : : "memory");
     }
     const uint8_t* Tile(int k) const { return codes[current][k]; }
@@ -151,11 +153,11 @@ struct DenseTraits<DenseType::kI8> {
         PrefetchLines(low_lines, low_ahead, kInt8LowTileBytes);
         uint8_t* out = codes[col_block % 2][k];
         for (int64_t col = 0; col < kDenseLineBytes; col += kInt8GroupCols) {
-          const auto lines = Int8Lines<Avx512Bytes>::Load(high_lines, low_lines);
-          _mm512_store_si512(out, lines.Codes<0, true>());
-          _mm512_store_si512(out + kDenseLineBytes, lines.Codes<1, true>());
-          _mm512_store_si512(out + 2 * kDenseLineBytes, lines.Codes<2, true>());
-          _mm512_store_si512(out + 3 * kDenseLineBytes, lines.Codes<3, true>());
+          const auto lines = Int8Lines<Avx512Bytes, true>::Load(high_lines, low_lines);
+          _mm512_store_si512(out, lines.Codes<0>());
+          _mm512_store_si512(out + kDenseLineBytes, lines.Codes<1>());
+          _mm512_store_si512(out + 2 * kDenseLineBytes, lines.Codes<2>());
+          _mm512_store_si512(out + 3 * kDenseLineBytes, lines.Codes<3>());
           high_lines += kInt8HighLines * kDenseLineBytes;
           low_lines += kInt8LowLines * kDenseLineBytes;
           out += 4 * kDenseLineBytes;
@@ -345,8 +347,7 @@ void DenseRows(const DenseTask& task, int64_t first, int64_t count) {
   _tile_release();
 }
 
-// What AMX does not do, f32 weights, and where it is not worth while, the few tokens that int6 is
-// for, goes to `vector`.
+// f32 weights, which AMX cannot take, and int6, whose tokens are too few for it, go to `vector`.
 void AmxDenseLinear(const DenseTask& task, int64_t first, int64_t count,
                     void (*vector)(const DenseTask&, int64_t, int64_t)) {
   switch (task.type) {

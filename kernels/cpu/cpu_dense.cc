@@ -18,6 +18,9 @@ namespace {
 // Of the row blocks, the part that is computed exactly beside a shortlist; with more, all of them
 // in order are read faster.
 constexpr int64_t kMostExact = 4;  // one in so many
+// What the low parts of activations may add to an output, in its deviations, if it is to be told
+// without them: 0.4 for 2560 normal activations, more where some are far larger than the others.
+constexpr float kMostLowDeviations = 0.7f;
 // Rows that are looked at together before each row block is.
 constexpr int64_t kScanRows = 256;
 static_assert(kScanRows % kDenseTileRows == 0);
@@ -26,8 +29,8 @@ static_assert(kScanRows % kDenseTileRows == 0);
 // scale, sum[kInt8Parts], the sum of each part, and the norm of what the low parts stand for,
 // rounded up. A row that is not all finite gets a NaN for its scale, so that its outputs are NaN;
 // one that is all but zero gets zeros.
-void PackInt8Row(const DenseTask& task, int64_t token, std::byte* packed, float& scale,
-                 int32_t* sum, float& low_norm) {
+void PackInt8Activations(const DenseTask& task, int64_t token, std::byte* packed, float& scale,
+                         int32_t* sum, float& low_norm) {
   using Packed = PackedActivations<kInt8Parts>;
   constexpr float kSmallest = 1e-30f;  // its reciprocal times kInt8Largest is finite
   const float* x = task.x + token * task.cols;
@@ -94,9 +97,9 @@ void CpuOps::PackActivations(DenseTask& task) {
   task.x_sum = x_sum_.data();
   ForRuns(task.tokens, task.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
-      PackInt8Row(task, t, packed_x_.data(), x_scale_[static_cast<size_t>(t)],
-                  &x_sum_[static_cast<size_t>(t * kInt8Parts)],
-                  x_low_norm_[static_cast<size_t>(t)]);
+      PackInt8Activations(task, t, packed_x_.data(), x_scale_[static_cast<size_t>(t)],
+                          &x_sum_[static_cast<size_t>(t * kInt8Parts)],
+                          x_low_norm_[static_cast<size_t>(t)]);
     }
   });
 }
@@ -161,6 +164,7 @@ void CpuOps::ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes) 
     blocks_[block] = becomes;
     wanted_.push_back(static_cast<int64_t>(block) * kDenseTileRows);
   }
+  if (wanted_.empty()) return;
   const DenseTask task = MakeDenseTask(p);
   const int64_t block_cost = p.x.rows * kDenseTileRows * p.w.cols / kFloatsPerNanosecond;
   ForRuns(std::ssize(wanted_), block_cost, [&](int64_t first, int64_t count) {
@@ -169,6 +173,14 @@ void CpuOps::ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes) 
       kernels_.dense_linear(task, row, std::min(kDenseTileRows, p.w.rows - row));
     }
   });
+}
+
+bool CpuOps::LowPartsAreSmall(int64_t cols) const {
+  const float root = std::sqrt(static_cast<float>(cols));
+  for (size_t t = 0; t < norms_.size(); ++t) {
+    if (x_low_norm_[t] * root > kMostLowDeviations * norms_[t]) return false;
+  }
+  return true;
 }
 
 bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
@@ -180,12 +192,15 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   // rounded more leave few enough open.
   const bool greedy =
       std::ranges::all_of(p.params, [](const SampleParams& s) { return s.temperature == 0; });
-  const RowBlock first = !greedy                         ? RowBlock::kInt8
-                         : p.x.rows <= kMostHighBitsRows ? RowBlock::kInt6
-                         : kernels_.amx                  ? RowBlock::kInt8
-                                                         : RowBlock::kInt8By8;
+  RowBlock first = RowBlock::kInt8;
+  if (greedy && p.x.rows <= kMostHighBitsRows && p.shortlist.high_bits_error_bounds != nullptr) {
+    first = RowBlock::kInt6;
+  }
   DenseTask task = MakeDenseTask(first == RowBlock::kInt6 ? int6 : int8);
-  if (first == RowBlock::kInt8By8) task.x_parts = 1;
+  if (greedy && first == RowBlock::kInt8 && !kernels_.amx && LowPartsAreSmall(p.x.cols)) {
+    first = RowBlock::kInt8By8;
+    task.x_parts = 1;
+  }
   ComputeAll(task);
   blocks_.assign(static_cast<size_t>(p.w.row_blocks()), first);
   const auto slots = std::min<int64_t>(p.x.rows, pool_.num_threads());
@@ -239,7 +254,12 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   // The others that could be as large.
   want_if_most_reaches_least(first);
   if (first != RowBlock::kInt8) {
-    ComputeWanted(int8, RowBlock::kInt8);
+    if (std::ranges::count(blocks_, RowBlock::kWanted) * 2 > std::ssize(blocks_)) {
+      DenseLinear(int8);
+      std::ranges::fill(blocks_, RowBlock::kInt8);
+    } else {
+      ComputeWanted(int8, RowBlock::kInt8);
+    }
     want_if_most_reaches_least(RowBlock::kInt8);
   }
   if (too_many_wanted()) return false;
@@ -250,7 +270,7 @@ bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
 void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   const DenseMatrix& rounded = p.shortlist.rounded;
   STERNA_CHECK(rounded.rows == p.w.rows && rounded.cols == p.w.cols);
-  STERNA_CHECK(std::ssize(p.params) == p.x.rows);
+  STERNA_CHECK(p.w.type != DenseType::kI8 && std::ssize(p.params) == p.x.rows);
   norms_.clear();
   for (int64_t t = 0; t < p.x.rows; ++t) norms_.push_back(NormForBounds(p.x.row(t), p.x.cols));
   const auto draws_from_few = [&](const SampleParams& s) {

@@ -98,6 +98,8 @@ class CpuOps final : public Ops<float> {
   void WantBlocks(RowBlock known, std::span<const float> logits, float least);
   // Computes the row blocks wanted, which `becomes` then says of them.
   void ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes);
+  // Whether outputs of the tokens whose norms_ these are change little without the low parts.
+  bool LowPartsAreSmall(int64_t cols) const;
   // Computes exactly what sampling could draw from, and says in blocks_ what that is. False if all
   // of the matrix takes less time.
   bool ComputeDrawable(const ShortlistLinearParams<float>& p);
@@ -127,7 +129,7 @@ class CpuOps final : public Ops<float> {
   AlignedBuffer<std::byte> packed_x_;
   std::vector<float> x_scale_;
   std::vector<int32_t> x_sum_;
-  std::vector<float> x_low_norm_;
+  std::vector<float> x_low_norm_;  // of the tokens that were packed for int8 last
   // ShortlistLinear's.
   std::vector<float> norms_;      // of x
   std::vector<float> least_;      // no token with a smaller adjusted logit can be drawn

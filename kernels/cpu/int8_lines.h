@@ -12,25 +12,32 @@
 namespace sterna::cpu {
 namespace {
 
-// V's part of the lines of kInt8GroupCols columns.
-template <typename V>
+// V's part of the lines of kInt8GroupCols columns, of int8 (kLow) or int6. The latter takes the
+// weight in the middle of four, rounded up: codes are too large by kInt6Excess.
+template <typename V, bool kLow>
 struct Int8Lines {
   using IntReg = typename V::IntReg;
 
   IntReg high[kInt8HighLines];
   IntReg low;
 
-  // `low_line` is null for int6. It then takes the weight in the middle of four, rounded up: codes
-  // are too large by kInt6Excess.
+  // `low_line` is not read where there is none.
   static Int8Lines Load(const uint8_t* high_lines, const uint8_t* low_line) {
+    Int8Lines lines;
+    for (int64_t i = 0; i < kInt8HighLines; ++i) {
+      lines.high[i] = V::LoadBytes(high_lines + i * kDenseLineBytes);
+    }
     constexpr char kMiddle = 2;
-    return {.high = {V::LoadBytes(high_lines), V::LoadBytes(high_lines + kDenseLineBytes),
-                     V::LoadBytes(high_lines + 2 * kDenseLineBytes)},
-            .low = low_line != nullptr ? V::LoadBytes(low_line) : V::SetBytes(kMiddle)};
+    if constexpr (kLow) {
+      lines.low = V::LoadBytes(low_line);
+    } else {
+      lines.low = V::SetBytes(kMiddle);
+    }
+    return lines;
   }
 
-  // Of columns 4 * kJ .. 4 * kJ + 3. kLow: there is a low line.
-  template <int kJ, bool kLow>
+  // Of columns 4 * kJ .. 4 * kJ + 3.
+  template <int kJ>
   IntReg Codes() const {
     IntReg bits;
     if constexpr (kJ < kInt8HighLines) {

@@ -102,11 +102,11 @@ struct DenseTask {
   const uint8_t* w_low;  // kI8: its low bits
   const float* w_scale;  // kI8, kI6: [rows]
   float* y;
-  int64_t weight_streams = kMostWeightStreams;  // kI8, kI6: see TernaryTask
+  int64_t weight_streams = kMostWeightStreams;  // kI8, kI6: 1, or as many as fit
   const void* packed_x = nullptr;  // what pack_dense made of x; kI8, kI6: packed_activations.h
   const float* x_scale = nullptr;  // kI8, kI6: [tokens]
   const int32_t* x_sum = nullptr;  // kI8, kI6: [tokens, 2], the sums of a token's two parts
-  // Parts that are multiplied; 1, the high one, for kI8 where AMX has no part in it.
+  // Parts that are multiplied, at the least: 2 or, for kI8, 1, the high one. AMX multiplies both.
   int64_t x_parts = 2;
 };
 

@@ -24,9 +24,6 @@ constexpr int64_t kPackedTileRows = 16;
 // int8: x = scale * (256 * high + low) to 16 bits, high in -127 .. 127 and low in -128 .. 127.
 constexpr int64_t kInt8Parts = 2;
 constexpr float kInt8Largest = 127 * 256 + 127;
-inline float Int8PartsSum(int32_t high, int32_t low) {
-  return 256.0f * static_cast<float>(high) + static_cast<float>(low);
-}
 
 template <int64_t kParts>
 struct PackedActivations {

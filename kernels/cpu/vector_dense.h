@@ -95,11 +95,11 @@ struct VectorDense : VectorMath<V> {
   // Adds columns 4 * kJ .. 4 * kJ + 3 of kRegs registers of rows; x points at column 0.
   template <int kJ, bool kLow, int kParts, int kTokens, int kRegs, int kChains>
   [[gnu::always_inline]] static void AddInt8Columns(
-      const Int8Lines<V> (&lines)[kRegs], const int8_t* x, int64_t part_bytes,
+      const Int8Lines<V, kLow> (&lines)[kRegs], const int8_t* x, int64_t part_bytes,
       IntReg (&acc)[kTokens][kParts][kRegs][kChains]) {
     IntReg weights[kRegs];
     for (int r = 0; r < kRegs; ++r) {
-      weights[r] = V::ByteWeights(lines[r].template Codes<kJ, kLow>());
+      weights[r] = V::ByteWeights(lines[r].template Codes<kJ>());
     }
     for (int t = 0; t < kTokens; ++t) {
       for (int p = 0; p < kParts; ++p) {
@@ -149,9 +149,9 @@ struct VectorDense : VectorMath<V> {
           PrefetchDistance(low_bytes - b * kInt8LowTileBytes, kStreams<kRegs>, low_bytes);
 #pragma GCC unroll 1
       for (int64_t col = 0; col < kDenseLineBytes; col += kInt8GroupCols) {
-        Int8Lines<V> lines[kRegs];
+        Int8Lines<V, kLow> lines[kRegs];
         for (int r = 0; r < kRegs; ++r) {
-          lines[r] = Int8Lines<V>::Load(high[r], low[r]);
+          lines[r] = Int8Lines<V, kLow>::Load(high[r], low[r]);
           for (int64_t j = 0; j < kInt8HighLines; ++j, high[r] += kDenseLineBytes) {
             __builtin_prefetch(high[r] + high_ahead);
           }
@@ -169,7 +169,7 @@ struct VectorDense : VectorMath<V> {
     for (int t = 0; t < kTokens; ++t) {
       const Reg x_scale = V::Set(task.x_scale[token + t]);
       const int32_t* x_sum = task.x_sum + (token + t) * kInt8Parts;
-      const float excess = kLow ? 0.0f : kInt6Excess * Int8PartsSum(x_sum[0], x_sum[1]);
+      const float x_total = 256.0f * static_cast<float>(x_sum[0]) + static_cast<float>(x_sum[1]);
       for (int r = 0; r < kRegs; ++r) {
         const int64_t first = row + r * kLanes;
         const auto part_sum = [&](int p) __attribute__((always_inline)) {
@@ -179,7 +179,7 @@ struct VectorDense : VectorMath<V> {
         };
         Reg sum = V::Mul(part_sum(0), V::Set(256.0f));
         if constexpr (kParts == 2) sum = V::Add(sum, part_sum(1));
-        if constexpr (!kLow) sum = V::Sub(sum, V::Set(excess));
+        if constexpr (!kLow) sum = V::Sub(sum, V::Set(kInt6Excess * x_total));
         const Reg scale = V::Mul(x_scale, LoadUpTo(task.w_scale + first, task.rows - first));
         StoreUpTo(task.y + (token + t) * task.rows + first, task.rows - first, V::Mul(sum, scale));
       }
@@ -188,7 +188,7 @@ struct VectorDense : VectorMath<V> {
 
   template <bool kLow, int kParts, int kTokens>
   static void Int8Rows(const DenseTask& task, int64_t token, int64_t first, int64_t count) {
-    // Registers beside kDenseRegs hold two of a register of rows' four lines.
+    // A register of rows takes its sums and four lines; four registers are spare beside kDenseRegs.
     constexpr int kFit = (V::kDenseRegs + 4) / (kTokens * kParts + 4);
     constexpr int kRegs = kFit >= 3 ? 3 : kFit >= 2 ? 2 : 1;
     // One or two tokens wait for memory, and read it as was found best (cpu_tune.cc).
@@ -268,6 +268,11 @@ struct VectorDense : VectorMath<V> {
       Int8Rows<kLow, kParts, kInt8Fit<5>>, Int8Rows<kLow, kParts, kInt8Fit<6>>,
       Int8Rows<kLow, kParts, kInt8Fit<7>>, Int8Rows<kLow, kParts, kInt8Fit<8>>};
 
+  static const RowsFn* Int8RowsOf(const DenseTask& task) {
+    if (task.type == DenseType::kI6) return kInt8Rows<false, kInt8Parts>;
+    return task.x_parts == 1 ? kInt8Rows<true, 1> : kInt8Rows<true, kInt8Parts>;
+  }
+
   static void Linear(const DenseTask& task, int64_t first, int64_t count) {
     static constexpr RowsFn kTiles[kTokenTile] = {TilesRows<1>, TilesRows<2>, TilesRows<3>,
                                                   TilesRows<4>, TilesRows<5>, TilesRows<6>,
@@ -275,14 +280,11 @@ struct VectorDense : VectorMath<V> {
     static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
-    const bool int8 = task.type == DenseType::kI8 || task.type == DenseType::kI6;
-    const bool halves = task.x_parts < kInt8Parts;
-    const RowsFn* rows = task.type == DenseType::kI8
-                             ? halves ? kInt8Rows<true, 1> : kInt8Rows<true, kInt8Parts>
-                         : task.type == DenseType::kI6   ? kInt8Rows<false, kInt8Parts>
+    const RowsFn* rows = task.type == DenseType::kF32    ? kDots
                          : task.type == DenseType::kBf16 ? kTiles
-                                                         : kDots;
-    const int64_t tile = int8 ? kInt8Tokens : kTokenTile;
+                                                         : Int8RowsOf(task);
+    const bool wide = task.type == DenseType::kF32 || task.type == DenseType::kBf16;
+    const int64_t tile = wide ? kTokenTile : kInt8Tokens;
     for (int64_t token = 0; token < task.tokens; token += tile) {
       const int64_t left = task.tokens - token;
       rows[(left < tile ? left : tile) - 1](task, token, first, count);

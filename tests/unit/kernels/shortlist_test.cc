@@ -213,6 +213,25 @@ TEST_P(Shortlist, TiesAndNearTies) {
   }
 }
 
+// Rows and activations in which one number is far larger than the others: what begins with fewer
+// bits leaves most rows open.
+TEST_P(Shortlist, FirstRoundThatTellsLittle) {
+  constexpr int64_t kRows = 4000, kCols = 1024;
+  std::vector<float> weights(kRows * kCols);
+  std::normal_distribution<float> normal;
+  for (float& w : weights) w = normal(random_);
+  for (int64_t row = 0; row < kRows; ++row) weights[row * kCols + row % kCols] = 16.0f;
+  const Head head(weights, kRows, kCols, DenseType::kBf16);
+  for (const float largest : {1.0f, 12.0f, 100.0f}) {
+    for (const int64_t num : {few(), many()}) {
+      std::vector<float> x(static_cast<size_t>(num * kCols));
+      for (float& value : x) value = normal(random_);
+      for (int64_t t = 0; t < num; ++t) x[t * kCols + 7 * t] *= largest;
+      ExpectSameTokens(head, x, std::vector<SampleParams>(num, {.temperature = 0.0f}));
+    }
+  }
+}
+
 // Two rows that int8 holds exactly, one larger by what activations have in their low eight bits of
 // 16, the other by less than that in their high bits.
 TEST_P(Shortlist, LowBitsOfActivationsDecide) {
