@@ -61,9 +61,7 @@ TernaryMatrix RandomMatrix(int64_t rows, int64_t cols, int64_t group, std::mt199
     w.SetRow(r, row);
   }
   if (group > 0) {
-    AlignedBuffer<float> scales(rows * CeilDiv(cols, group));
-    for (float& scale : scales.span()) scale = 0.02f;
-    w.SetGroupScales(std::move(scales), group);
+    w.SetGroupScales(std::vector<float>(rows * CeilDiv(cols, group), 0.02f), group);
   }
   return w;
 }
@@ -79,9 +77,7 @@ std::vector<TernaryMatrix> ColdMatrices(int64_t rows, int64_t cols, int64_t grou
     } else {
       set.emplace_back(rows, cols);
       if (group > 0) {
-        AlignedBuffer<float> scales(rows * CeilDiv(cols, group));
-        for (float& scale : scales.span()) scale = 0.02f;
-        set.back().SetGroupScales(std::move(scales), group);
+        set.back().SetGroupScales(std::vector<float>(rows * CeilDiv(cols, group), 0.02f), group);
       }
     }
   }

@@ -13,6 +13,9 @@
 //
 // Rows and columns that pad the last block hold code 1 (weight 0).
 //
+// Scales of rows or groups lie as their block's rows do: 16 of a row block, group after group, so
+// that what a register of 16 rows wants is one load. Padding has scale 0.
+//
 // Thread contract: none of these types synchronise; const access from many threads is fine.
 #ifndef STERNA_KERNELS_TERNARY_FORMAT_H_
 #define STERNA_KERNELS_TERNARY_FORMAT_H_
@@ -134,29 +137,45 @@ class TernaryMatrix {
   int64_t num_groups() const { return CeilDiv(cols_, group_size()); }
   // Kept in double, because the float64 oracle compares against exact inverses of stored scales.
   double tensor_scale() const { return tensor_scale_; }
-  // [rows] for kRow, [rows][num_groups()] for kGroup, empty for kTensor.
+  // [row_blocks()][num_groups()][kTernaryBlockRows]; empty for kTensor.
   std::span<const float> scales() const { return scales_.span(); }
+  // Of the weights of a row in a group, unless the granularity is kTensor.
+  float scale(int64_t row, int64_t group) const { return scales_[ScaleIndex(row, group)]; }
 
   void SetTensorScale(double scale) {
     granularity_ = ScaleGranularity::kTensor;
     tensor_scale_ = scale;
   }
   // `scales` [rows].
-  void SetRowScales(AlignedBuffer<float> scales) {
-    STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_);
+  void SetRowScales(std::span<const float> scales) {
     granularity_ = ScaleGranularity::kRow;
-    scales_ = std::move(scales);
+    group_size_ = 0;
+    PackScales(scales);
   }
   // `scales` [rows][ceil(cols / group_size)]; a group is a whole number of column blocks.
-  void SetGroupScales(AlignedBuffer<float> scales, int64_t group_size) {
+  void SetGroupScales(std::span<const float> scales, int64_t group_size) {
     STERNA_CHECK(group_size > 0 && group_size % kTernaryBlockCols == 0);
-    STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_ * CeilDiv(cols_, group_size));
     granularity_ = ScaleGranularity::kGroup;
     group_size_ = group_size;
-    scales_ = std::move(scales);
+    PackScales(scales);
   }
 
  private:
+  int64_t ScaleIndex(int64_t row, int64_t group) const {
+    return (row / kTernaryBlockRows * num_groups() + group) * kTernaryBlockRows +
+           row % kTernaryBlockRows;
+  }
+  // `scales` [rows][num_groups()].
+  void PackScales(std::span<const float> scales) {
+    STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_ * num_groups());
+    scales_ = AlignedBuffer<float>(row_blocks() * num_groups() * kTernaryBlockRows);
+    for (int64_t row = 0; row < rows_; ++row) {
+      for (int64_t group = 0; group < num_groups(); ++group) {
+        scales_[ScaleIndex(row, group)] = scales[row * num_groups() + group];
+      }
+    }
+  }
+
   int64_t rows_ = 0;
   int64_t cols_ = 0;
   AlignedBuffer<uint8_t> packed_;

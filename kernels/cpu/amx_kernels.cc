@@ -62,7 +62,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
   // Sums over groups so far; not touched where there is one group.
   alignas(64) float value[kBlocks][kTokenTiles * kTileRows][kTernaryBlockRows];
   alignas(64) float tensor_scales[kTokenTiles * kTileRows] = {};
-  if (task.w_scale_row_stride == 0) {
+  if (task.one_scale) {
     for (int64_t t = 0; t < tokens; t += kTileRows) {
       const __m512 s = _mm512_maskz_loadu_ps(FirstLanes(tokens - t), task.s + token + t);
       _mm512_store_ps(tensor_scales + t, _mm512_div_ps(_mm512_set1_ps(task.w_scale[0]), s));
@@ -141,7 +141,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     for (int k = 0; k < kBlocks; ++k) {
       const int64_t first_row = (row_block + k) * kTernaryBlockRows;
       const __mmask16 rows = FirstLanes(task.rows - first_row);
-      const __m512 row_scales = RowScales(task, first_row, g, rows);
+      const __m512 row_scales = RowScales(task, first_row, g);
       for (int64_t t = 0; t < tokens; ++t) {
         const __m512i sum = _mm512_load_si512(sums[t / kTileRows * 2 + k].of[t % kTileRows]);
         const __m512 product = ScaledProduct(task, token + t, g, sum, row_scales, tensor_scales[t]);

@@ -219,13 +219,12 @@ struct Avx2Ternary {
     }
   }
 
-  // Scales of 8 rows in group g, of which `rows` exist.
-  static __m256 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, int64_t rows) {
-    if (task.w_scale_row_stride == 0) return _mm256_set1_ps(task.w_scale[0]);
-    const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
-    float lanes[kHalfRows] = {};
-    for (int64_t r = 0; r < rows; ++r) lanes[r] = scales[r * task.w_scale_row_stride];
-    return _mm256_loadu_ps(lanes);
+  // Scales of half a row block, the rows from `first_row` on, in group g.
+  static __m256 RowScales(const TernaryTask& task, int64_t first_row, int64_t g) {
+    if (task.one_scale) return _mm256_set1_ps(task.w_scale[0]);
+    const int64_t in_block = first_row % kTernaryBlockRows;
+    return _mm256_load_ps(task.w_scale + (first_row - in_block) * task.num_groups +
+                          g * kTernaryBlockRows + in_block);
   }
 
   // Writes 8 outputs of one token, of which `rows` exist.
@@ -261,8 +260,7 @@ struct Avx2Ternary {
       }
       for (int half = 0; half < 2; ++half) {
         const int64_t row = first_row + half * kHalfRows;
-        const __m256 w_scale =
-            RowScales(task, row, g, task.rows - row < kHalfRows ? task.rows - row : kHalfRows);
+        const __m256 w_scale = RowScales(task, row, g);
         for (int t = 0; t < kTokens; ++t) {
           const int64_t i = (token + t) * task.num_groups + g;
           const __m256i sum = _mm256_sub_epi32(sums[half][t], _mm256_set1_epi32(task.sum[i]));

@@ -27,14 +27,9 @@ inline __m512i CodesOf(__m512i line) {
 }
 
 // Scales of 16 rows in group g; of no meaning where the tensor has one scale.
-inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g, __mmask16 rows) {
-  if (task.w_scale_row_stride == 0) return _mm512_setzero_ps();
-  const float* scales = task.w_scale + first_row * task.w_scale_row_stride + g;
-  if (task.w_scale_row_stride == 1) return _mm512_maskz_loadu_ps(rows, scales);
-  const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-  const __m512i index =
-      _mm512_mullo_epi32(lane, _mm512_set1_epi32(static_cast<int>(task.w_scale_row_stride)));
-  return _mm512_mask_i32gather_ps(_mm512_setzero_ps(), rows, index, scales, 4);
+inline __m512 RowScales(const TernaryTask& task, int64_t first_row, int64_t g) {
+  if (task.one_scale) return _mm512_setzero_ps();
+  return _mm512_load_ps(task.w_scale + first_row * task.num_groups + g * kTernaryBlockRows);
 }
 
 // What group g adds to 16 outputs of one token, `sums` holding the sums of activations times codes.
@@ -44,7 +39,7 @@ inline __m512 ScaledProduct(const TernaryTask& task, int64_t token, int64_t g, _
                             __m512 row_scales, float tensor_scale) {
   const int64_t i = token * task.num_groups + g;
   const __m512 product = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums, _mm512_set1_epi32(task.sum[i])));
-  const __m512 scale = task.w_scale_row_stride == 0 ? _mm512_set1_ps(tensor_scale)
+  const __m512 scale = task.one_scale ? _mm512_set1_ps(tensor_scale)
                        : task.inverse_s == nullptr
                            ? _mm512_div_ps(row_scales, _mm512_set1_ps(task.s[i]))
                            : _mm512_mul_ps(row_scales, _mm512_set1_ps(task.inverse_s[i]));

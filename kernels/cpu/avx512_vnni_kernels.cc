@@ -199,7 +199,7 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token) {
               task.q + token * task.q_stride, task.q_stride, begin, end, sums);
     __m512 row_scales[kBlocks];
     for (int k = 0; k < kBlocks; ++k) {
-      row_scales[k] = RowScales(task, first_row + k * kTernaryBlockRows, g, rows[k]);
+      row_scales[k] = RowScales(task, first_row + k * kTernaryBlockRows, g);
     }
 #pragma GCC unroll 8
     for (int t = 0; t < kTokens; ++t) {

@@ -22,14 +22,13 @@ TernaryTask MakeTask(const TernaryLinearParams<float>& p) {
   CheckQuantized(p.q, p.y.rows, w.cols());
   STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
   STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
-  const bool per_tensor = w.granularity() == ScaleGranularity::kTensor;
   return {.packed = w.packed(),
           .rows = w.rows(),
           .col_blocks = w.col_blocks(),
           .group_col_blocks = CeilDiv(w.group_size(), kTernaryBlockCols),
           .num_groups = w.num_groups(),
-          .w_scale = per_tensor ? nullptr : w.scales().data(),
-          .w_scale_row_stride = per_tensor ? 0 : w.num_groups(),
+          .w_scale = w.scales().data(),
+          .one_scale = w.granularity() == ScaleGranularity::kTensor,
           .bias = p.bias.empty() ? nullptr : p.bias.data(),
           .q = p.q.q,
           .q_stride = p.q.stride,
@@ -66,7 +65,7 @@ TernaryTask PartOf(TernaryTask task, int64_t row, int64_t rows, int64_t token, i
   task = FromToken(task, token);
   task.packed += row * task.col_blocks * (kTernaryBlockBytes / kTernaryBlockRows);
   task.rows = rows;
-  task.w_scale += row * task.w_scale_row_stride;
+  if (!task.one_scale) task.w_scale += row * task.num_groups;
   if (task.bias != nullptr) task.bias += row;
   task.tokens = tokens;
   task.y = y;
@@ -85,7 +84,7 @@ void CpuOps::PrepareProducts(std::span<const TernaryLinearParams<float>> all) {
     task.amx_from_tokens = amx_from_tokens_;
     task.weight_streams = weight_streams_;
     product.tensor_scale = static_cast<float>(all[i].w->tensor_scale());
-    if (task.w_scale == nullptr) task.w_scale = &product.tensor_scale;
+    if (task.one_scale) task.w_scale = &product.tensor_scale;
     if (task.num_groups > 1) {
       product.inverse_s.resize(static_cast<size_t>(task.tokens * task.num_groups));
       for (size_t s = 0; s < product.inverse_s.size(); ++s) product.inverse_s[s] = 1 / task.s[s];

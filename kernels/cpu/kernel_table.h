@@ -50,10 +50,10 @@ struct TernaryTask {
   int64_t col_blocks;        // of 64 columns in a row block
   int64_t group_col_blocks;  // in a group; col_blocks when one scale covers the row
   int64_t num_groups;
-  const float* w_scale;        // of (row, group) at row * w_scale_row_stride + group
-  int64_t w_scale_row_stride;  // 0: one scale for the tensor
-  const float* bias;           // [N] or null
-  const int8_t* q;             // [tokens, q_stride], zero past the matrix's columns
+  const float* w_scale;  // TernaryMatrix::scales(), or one scale for the tensor
+  bool one_scale;
+  const float* bias;  // [N] or null
+  const int8_t* q;    // [tokens, q_stride], zero past the matrix's columns
   int64_t q_stride;
   // The same in the order AMX loads it, null where it has no part in the product: groups of
   // kAmxTileTokens tokens, the last of which may have fewer, and in each for every column block

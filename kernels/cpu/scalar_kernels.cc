@@ -185,7 +185,9 @@ void TernaryTile(const TernaryTask& task, int64_t row_block, int64_t token, int6
     for (int64_t t = 0; t < tokens; ++t) {
       const int64_t i = (token + t) * task.num_groups + g;
       for (int64_t r = 0; r < rows; ++r) {
-        const float w_scale = task.w_scale[(first_row + r) * task.w_scale_row_stride + g];
+        const float w_scale =
+            task.w_scale[task.one_scale ? 0
+                                        : first_row * task.num_groups + g * kTernaryBlockRows + r];
         const float scale =
             task.inverse_s == nullptr ? w_scale / task.s[i] : w_scale * task.inverse_s[i];
         value[t][r] += static_cast<float>(sums.of[t][r]) * scale;

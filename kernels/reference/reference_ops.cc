@@ -117,9 +117,8 @@ F WeightScale(const TernaryMatrix& w, int64_t row, int64_t group) {
     case ScaleGranularity::kTensor:
       return static_cast<F>(w.tensor_scale());
     case ScaleGranularity::kRow:
-      return w.scales()[row];
     case ScaleGranularity::kGroup:
-      return w.scales()[row * w.num_groups() + group];
+      return w.scale(row, group);
   }
   STERNA_CHECK(false);
 }

@@ -127,10 +127,10 @@ inline TernaryMatrix RandomTernary(Random& random, int64_t rows, int64_t cols) {
   return w;
 }
 
-inline AlignedBuffer<float> RandomScales(Random& random, int64_t n) {
+inline std::vector<float> RandomScales(Random& random, int64_t n) {
   std::uniform_real_distribution<float> scale(0.5f, 2.0f);
-  AlignedBuffer<float> scales(n);
-  for (float& value : scales.span()) value = scale(random);
+  std::vector<float> scales(n);
+  for (float& value : scales) value = scale(random);
   return scales;
 }
 

@@ -99,14 +99,33 @@ TEST(TernaryFormat, ScalesKnowWhatTheyCover) {
   EXPECT_EQ(w.tensor_scale(), 1.0);
   EXPECT_EQ(w.group_size(), 200);
   EXPECT_EQ(w.num_groups(), 1);
-  w.SetRowScales(AlignedBuffer<float>(3));
+  w.SetRowScales(std::vector<float>{5, 6, 7});
   EXPECT_EQ(w.granularity(), ScaleGranularity::kRow);
   EXPECT_EQ(w.num_groups(), 1);
-  w.SetGroupScales(AlignedBuffer<float>(3 * 2), 128);
+  EXPECT_EQ(w.scale(2, 0), 7.0f);
+  w.SetGroupScales(std::vector<float>(3 * 2), 128);
   EXPECT_EQ(w.granularity(), ScaleGranularity::kGroup);
   EXPECT_EQ(w.group_size(), 128);
   EXPECT_EQ(w.num_groups(), 2);
-  EXPECT_DEATH(w.SetGroupScales(AlignedBuffer<float>(3 * 3), 100), "kTernaryBlockCols");
+  EXPECT_DEATH(w.SetGroupScales(std::vector<float>(3 * 3), 100), "kTernaryBlockCols");
+}
+
+TEST(TernaryFormat, ScalesLieAsTheRowsOfTheirBlocks) {
+  constexpr int64_t kRows = 18, kCols = 200, kGroups = 4;
+  TernaryMatrix w(kRows, kCols);
+  std::vector<float> scales(kRows * kGroups);
+  for (size_t i = 0; i < scales.size(); ++i) scales[i] = static_cast<float>(i + 1);
+  w.SetGroupScales(scales, 64);
+  ASSERT_EQ(w.scales().size(), 2 * kGroups * 16);
+  for (int64_t row = 0; row < 32; ++row) {
+    for (int64_t group = 0; group < kGroups; ++group) {
+      const float expected = row < kRows ? scales[row * kGroups + group] : 0.0f;
+      EXPECT_EQ(w.scales()[(row / 16 * kGroups + group) * 16 + row % 16], expected);
+      if (row < kRows) {
+        EXPECT_EQ(w.scale(row, group), expected);
+      }
+    }
+  }
 }
 
 }  // namespace

@@ -216,19 +216,19 @@ TEST(GatedLinear, IsTheActivationOfOneProductTimesTheOther) {
     TernaryMatrix up = testing::RandomTernary(random, rows, kCols);
     const bool grouped = rows == 150;
     const int64_t groups = grouped ? CeilDiv(kCols, 128) : 1;
-    AlignedBuffer<float> gate_scales = testing::RandomScales(random, rows * groups);
-    AlignedBuffer<float> up_scales = testing::RandomScales(random, rows * groups);
+    std::vector<float> gate_scales = testing::RandomScales(random, rows * groups);
+    const std::vector<float> up_scales = testing::RandomScales(random, rows * groups);
     // Far into where exp over- and underflows.
     for (size_t i = 0; i < gate_scales.size(); i += 5) gate_scales[i] *= 100;
     if (grouped) {
-      gate.SetGroupScales(std::move(gate_scales), 128);
-      up.SetGroupScales(std::move(up_scales), 128);
+      gate.SetGroupScales(gate_scales, 128);
+      up.SetGroupScales(up_scales, 128);
     } else if (rows == 700) {  // more than one panel
       gate.SetTensorScale(0.0731);
       up.SetTensorScale(1.37);
     } else {
-      gate.SetRowScales(std::move(gate_scales));
-      if (rows != 64) up.SetRowScales(std::move(up_scales));
+      gate.SetRowScales(gate_scales);
+      if (rows != 64) up.SetRowScales(up_scales);
     }
     const std::vector<float> bias = testing::RandomFloats(random, rows);
     for (const int64_t tokens : {1, 7, 31, 33, 70}) {
@@ -308,7 +308,7 @@ TEST(TernaryLinear, ReferenceFollowsTheDefinition) {
       double expected = 0;
       for (int64_t k = 0; k < 150; ++k) {
         const double activation = q.q[t * q.mat.stride + k] / q.scale[t * 3 + k / 64];
-        expected += activation * w.At(n, k) * static_cast<double>(w.scales()[n * 3 + k / 64]);
+        expected += activation * w.At(n, k) * static_cast<double>(w.scale(n, k / 64));
       }
       EXPECT_NEAR(y[t * 5 + n], 100.0 + expected + bias[n], 1e-10);
     }
