@@ -3,6 +3,7 @@
 #define STERNA_KERNELS_CPU_VECTOR_DENSE_H_
 
 #include <cstdint>
+#include <utility>
 
 #include "kernels/cpu/int8_lines.h"
 #include "kernels/cpu/kernel_table.h"
@@ -252,42 +253,47 @@ struct VectorDense : VectorMath<V> {
     for (; row < first + count; ++row) DotsTile<kTokens, 1>(task, token, row);
   }
 
-  // Tokens of an int8 tile, which has twice the sums of the others, so half as many where registers
-  // are few; a divisor of kPackedGroup, as a tile stays within a group.
-  static constexpr int kInt8Tokens = V::kDenseRegs >= 2 * kTokenTile ? kTokenTile : kTokenTile / 2;
-  // Larger tiles are never asked for, and not compiled.
-  template <int kTokens>
-  static constexpr int kInt8Fit = kTokens <= kInt8Tokens ? kTokens : 1;
-
   using RowsFn = void (*)(const DenseTask& task, int64_t token, int64_t first, int64_t count);
 
-  template <bool kLow, int kParts>
-  static constexpr RowsFn kInt8Rows[kTokenTile] = {
-      Int8Rows<kLow, kParts, 1>,           Int8Rows<kLow, kParts, 2>,
-      Int8Rows<kLow, kParts, 3>,           Int8Rows<kLow, kParts, 4>,
-      Int8Rows<kLow, kParts, kInt8Fit<5>>, Int8Rows<kLow, kParts, kInt8Fit<6>>,
-      Int8Rows<kLow, kParts, kInt8Fit<7>>, Int8Rows<kLow, kParts, kInt8Fit<8>>};
+  // Tokens of an int8 tile, which has kParts sums for each: as many as registers hold, as they
+  // share the unpacking; a divisor of kPackedGroup, as a tile stays within a group.
+  template <int kParts>
+  static constexpr int kInt8Tokens =
+      static_cast<int>(V::kDenseRegs >= kPackedGroup ? kPackedGroup : kPackedGroup / 2) / kParts;
 
-  static const RowsFn* Int8RowsOf(const DenseTask& task) {
-    if (task.type == DenseType::kI6) return kInt8Rows<false, kInt8Parts>;
-    return task.x_parts == 1 ? kInt8Rows<true, 1> : kInt8Rows<true, kInt8Parts>;
+  template <bool kLow, int kParts, typename Tokens>
+  struct Int8Tiles;
+  template <bool kLow, int kParts, int... kTokensLessOne>
+  struct Int8Tiles<kLow, kParts, std::integer_sequence<int, kTokensLessOne...>> {
+    static constexpr RowsFn kRows[] = {Int8Rows<kLow, kParts, kTokensLessOne + 1>...};
+  };
+
+  template <bool kLow, int kParts>
+  static void Int8Linear(const DenseTask& task, int64_t first, int64_t count) {
+    constexpr int kTile = kInt8Tokens<kParts>;
+    using Tiles = Int8Tiles<kLow, kParts, std::make_integer_sequence<int, kTile>>;
+    for (int64_t token = 0; token < task.tokens; token += kTile) {
+      const int64_t left = task.tokens - token;
+      Tiles::kRows[(left < kTile ? left : kTile) - 1](task, token, first, count);
+    }
   }
 
   static void Linear(const DenseTask& task, int64_t first, int64_t count) {
+    if (task.type == DenseType::kI6) return Int8Linear<false, kInt8Parts>(task, first, count);
+    if (task.type == DenseType::kI8) {
+      return task.x_parts == 1 ? Int8Linear<true, 1>(task, first, count)
+                               : Int8Linear<true, kInt8Parts>(task, first, count);
+    }
     static constexpr RowsFn kTiles[kTokenTile] = {TilesRows<1>, TilesRows<2>, TilesRows<3>,
                                                   TilesRows<4>, TilesRows<5>, TilesRows<6>,
                                                   TilesRows<7>, TilesRows<8>};
     static constexpr RowsFn kDots[kTokenTile] = {DotsRows<1>, DotsRows<2>, DotsRows<3>,
                                                  DotsRows<4>, DotsRows<5>, DotsRows<6>,
                                                  DotsRows<7>, DotsRows<8>};
-    const RowsFn* rows = task.type == DenseType::kF32    ? kDots
-                         : task.type == DenseType::kBf16 ? kTiles
-                                                         : Int8RowsOf(task);
-    const bool wide = task.type == DenseType::kF32 || task.type == DenseType::kBf16;
-    const int64_t tile = wide ? kTokenTile : kInt8Tokens;
-    for (int64_t token = 0; token < task.tokens; token += tile) {
+    const RowsFn* rows = task.type == DenseType::kBf16 ? kTiles : kDots;
+    for (int64_t token = 0; token < task.tokens; token += kTokenTile) {
       const int64_t left = task.tokens - token;
-      rows[(left < tile ? left : tile) - 1](task, token, first, count);
+      rows[(left < kTokenTile ? left : kTokenTile) - 1](task, token, first, count);
     }
   }
 

@@ -249,9 +249,10 @@ TEST_P(Shortlist, LowBitsOfActivationsDecide) {
     for (int64_t c = 48; c < kCols; ++c) w[c] = row == 1000 ? 1.0f : 0.0f;
   }
   const Head head(weights, kRows, kCols, DenseType::kBf16);
+  const int64_t tokens = many() == 1 ? 1 : 19;  // one tile and a part of the next
   std::vector<float> inputs;
-  for (int64_t t = 0; t < many(); ++t) inputs.insert(inputs.end(), x.begin(), x.end());
-  const std::vector<SampleParams> params(static_cast<size_t>(many()), {.temperature = 0.0f});
+  for (int64_t t = 0; t < tokens; ++t) inputs.insert(inputs.end(), x.begin(), x.end());
+  const std::vector<SampleParams> params(static_cast<size_t>(tokens), {.temperature = 0.0f});
   ExpectSameTokens(head, inputs, params);
   EXPECT_EQ(Draw(Part(head, inputs, params), params)[0], 3000);
 }
