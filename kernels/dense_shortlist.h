@@ -34,8 +34,9 @@ namespace sterna {
 // blocks to the low ones, and what the high ones save is saved once for all.
 inline constexpr int64_t kMostHighBitsRows = 4;
 
-// The mean of the rows' errors at six bits, in deviations of an output whose inputs are normal, up
-// to which they are of use: 1.7 for rows of 2560 normal weights, of which they leave 0.3 % open.
+// The rows' errors at six bits over their norms, times the root of the columns: how many deviations
+// of an output whose inputs are normal. Up to so many they are of use: 1.7 for rows of 2560 normal
+// weights, of which they leave 0.3 % open.
 inline constexpr double kMostHighBitsDeviations = 2.5;
 
 inline constexpr double kLeastShortlistNorm = 1e-3;

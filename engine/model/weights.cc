@@ -109,11 +109,13 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
   STERNA_ASSIGN_OR_RETURN(
       const DenseMatrix rounded,
       MakeInt8Tiles(exact.rows, exact.cols, pool, read_row, weights.buffers, set_bound));
-  double deviations = 0;
+  double errors = 0, all_norms = 0;
   for (int64_t row = 0; row < exact.rows; ++row) {
-    if (norms[row] > 0) deviations += high_bits_bounds[row] / norms[row];
+    if (high_bits_bounds[row] == HUGE_VALF) continue;
+    errors += high_bits_bounds[row];
+    all_norms += norms[row];
   }
-  deviations *= std::sqrt(static_cast<double>(exact.cols)) / static_cast<double>(exact.rows);
+  const double deviations = errors / all_norms * std::sqrt(static_cast<double>(exact.cols));
   weights.shortlist = {
       .rounded = rounded,
       .error_bounds = bounds,

@@ -185,6 +185,13 @@ bool CpuOps::LowPartsAreSmall(int64_t cols) const {
 
 bool CpuOps::ComputeDrawable(const ShortlistLinearParams<float>& p) {
   const int64_t rows = p.w.rows;
+  norms_.resize(static_cast<size_t>(p.x.rows));
+  ForRuns(p.x.rows, p.x.cols, [&](int64_t first, int64_t count) {
+    for (int64_t t = first; t < first + count; ++t) {
+      norms_[static_cast<size_t>(t)] = NormForBounds(p.x.row(t), p.x.cols);
+    }
+  });
+  if (!std::ranges::all_of(norms_, [](float norm) { return std::isfinite(norm); })) return false;
   const DenseLinearParams<float> exact = {.x = p.x, .w = p.w, .y = p.y};
   const DenseLinearParams<float> int8 = {.x = p.x, .w = p.shortlist.rounded, .y = p.y};
   const DenseLinearParams<float> int6 = {.x = p.x, .w = int8.w.HighBits(), .y = p.y};
@@ -271,14 +278,11 @@ void CpuOps::ShortlistLinear(const ShortlistLinearParams<float>& p) {
   const DenseMatrix& rounded = p.shortlist.rounded;
   STERNA_CHECK(rounded.rows == p.w.rows && rounded.cols == p.w.cols);
   STERNA_CHECK(p.w.type != DenseType::kI8 && std::ssize(p.params) == p.x.rows);
-  norms_.clear();
-  for (int64_t t = 0; t < p.x.rows; ++t) norms_.push_back(NormForBounds(p.x.row(t), p.x.cols));
   const auto draws_from_few = [&](const SampleParams& s) {
     return DrawsFromMostLikely(s, p.w.rows / kMostExact);
   };
   // One row that needs every output has the whole matrix read, so the others may as well use it.
   if (p.x.rows > kernels_.most_shortlist_tokens || !std::ranges::all_of(p.params, draws_from_few) ||
-      !std::ranges::all_of(norms_, [](float norm) { return std::isfinite(norm); }) ||
       !ComputeDrawable(p)) {
     return DenseLinear({.x = p.x, .w = p.w, .y = p.y});
   }

@@ -100,8 +100,8 @@ class CpuOps final : public Ops<float> {
   void ComputeWanted(const DenseLinearParams<float>& p, RowBlock becomes);
   // Whether outputs of the tokens whose norms_ these are change little without the low parts.
   bool LowPartsAreSmall(int64_t cols) const;
-  // Computes exactly what sampling could draw from, and says in blocks_ what that is. False if all
-  // of the matrix takes less time.
+  // Computes exactly what sampling could draw from, and says in blocks_ what that is. False where
+  // bounds do not hold or all of the matrix takes less time.
   bool ComputeDrawable(const ShortlistLinearParams<float>& p);
 
   // One ternary product and what its task points to.

@@ -173,6 +173,26 @@ TEST(AddShortlistTest, ARowWithoutBoundHasInfinity) {
   }
 }
 
+// Rows of zeros, which pad vocabularies, are no reason against the high bits; one weight in each
+// row that takes all of its steps is.
+TEST(AddShortlistTest, HighBitsOnlyWhereTheyTellEnough) {
+  ThreadPool pool(2);
+  constexpr int64_t kRows = 64, kCols = 1024;
+  const auto has_high_bits = [&](const std::vector<float>& head) {
+    ModelWeights weights;
+    weights.head = {.type = DenseType::kF32, .data = head.data(), .rows = kRows, .cols = kCols};
+    EXPECT_TRUE(AddShortlist({.shortlist = ShortlistUse::kOn}, pool, weights).ok());
+    return weights.shortlist.high_bits_error_bounds != nullptr;
+  };
+  std::vector<float> head(kRows * kCols);
+  for (size_t i = 0; i < head.size(); ++i) head[i] = static_cast<float>(i * i % 101) - 50.0f;
+  EXPECT_TRUE(has_high_bits(head));
+  std::fill_n(head.begin(), kRows / 2 * kCols, 0.0f);
+  EXPECT_TRUE(has_high_bits(head));
+  for (int64_t row = 0; row < kRows; ++row) head[row * kCols + row] = 2000.0f;
+  EXPECT_FALSE(has_high_bits(head));
+}
+
 TEST(MakeInt8TilesTest, RefusesMoreColumnsThanSumsHold) {
   ThreadPool pool(1);
   std::vector<AlignedBuffer<uint8_t>> buffers;
