@@ -2,4 +2,4 @@
 # Fails, naming the places, when a C++ file is not as clang-format would write it.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-git ls-files '*.cc' '*.h' | xargs clang-format-16 --dry-run --Werror
+git ls-files '*.cc' '*.h' '*.cu' '*.cuh' | xargs clang-format-16 --dry-run --Werror

@@ -1,0 +1,187 @@
+// The instructions that CUDA C++ has no name for, and the launch of a kernel: all that this backend
+// takes from the machine beyond the language. The kernels say everything else in plain C++, so that
+// tests can compile them a second time for the host, on threads in software, with this header
+// replaced (tests/testing/cuda_emulation.h).
+//
+// Rules that this needs of kernels: they take one struct by value; shared memory is dynamic, from
+// SharedMemory(); warp collectives are called by all 32 lanes.
+// Source: PTX ISA 9.0, the sections named below.
+#ifndef STERNA_KERNELS_CUDA_PRIMITIVES_CUH_
+#define STERNA_KERNELS_CUDA_PRIMITIVES_CUH_
+
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstddef>
+#include <cstdint>
+
+namespace sterna::cuda {
+
+inline constexpr unsigned kWarpThreads = 32;
+inline constexpr unsigned kFullWarp = 0xffffffffu;
+
+// This block's dynamic shared memory, on a boundary of 1024 bytes (what a swizzled tile wants).
+__device__ __forceinline__ uint8_t* SharedMemory() {
+  extern __shared__ __align__(1024) uint8_t sterna_shared_memory[];
+  return sterna_shared_memory;
+}
+
+__device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
+  return static_cast<uint32_t>(__cvta_generic_to_shared(shared));
+}
+
+// Programmatic dependent launch (section "griddepcontrol"): a kernel that was launched with
+// `overlap` may start while the one before it still runs. It must wait before it reads or writes
+// what that one may touch, and nobody gains before the other side lets go.
+__device__ __forceinline__ void WaitForPreviousKernel() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void LetNextKernelStart() {
+#if __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+// 16 bytes that are read once and by nobody else: weights.
+__device__ __forceinline__ uint4 LoadStreaming(const uint4* p) {
+  uint4 v;
+  asm volatile("ld.global.nc.L1::no_allocate.L2::128B.v4.u32 {%0, %1, %2, %3}, [%4];"
+               : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+               : "l"(p));
+  return v;
+}
+
+// Copies 16 bytes to shared memory in the background (section "cp.async"); zeros where !valid,
+// `global` is then not read.
+__device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bool valid = true) {
+  const int bytes = valid ? 16 : 0;
+  asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(SharedAddress(shared)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
+// Ends a group of copies; WaitForCopies<n> waits until all but this thread's n newest groups are
+// there. Others see them after a barrier.
+__device__ __forceinline__ void CommitCopies() {
+  asm volatile("cp.async.commit_group;" ::: "memory");
+}
+template <int kNewest>
+__device__ __forceinline__ void WaitForCopies() {
+  asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
+}
+
+// A barrier of `threads` threads of a block, whole warps; ids 1 .. 15, 0 is __syncthreads'.
+__device__ __forceinline__ void NamedBarrier(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+
+// d += a . b for a warp (section "mma.m16n8k32"): A [16, 32] u8 row-major, B [32, 8] s8, D [16, 8].
+// Lane l, with r = l / 4 and c = l % 4, has of A, four columns in a register, byte by byte:
+//   a[0]: row r, columns 4c .. 4c+3      a[1]: row r + 8, the same
+//   a[2]: row r, columns 16 + 4c ..      a[3]: row r + 8, the same
+// of B: b0: rows 4c .. 4c+3 of column r; b1: rows 16 + 4c .. of column r
+// of D: d[0], d[1]: row r, columns 2c, 2c + 1; d[2], d[3]: row r + 8, the same.
+__device__ __forceinline__ void MmaU8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.u8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+// The same with A s8.
+__device__ __forceinline__ void MmaS8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k32.row.col.s32.s8.s8.s32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// d += a . b (section "mma.m16n8k16"): A [16, 16] row-major, B [16, 8], both of 16-bit floats, two
+// columns (of B: rows) in a register, the first in its low half; D [16, 8] f32 as above.
+//   a[0]: row r, columns 2c, 2c + 1      a[1]: row r + 8, the same
+//   a[2]: row r, columns 8 + 2c, ..      a[3]: row r + 8, the same
+//   b0: rows 2c, 2c + 1 of column r      b1: rows 8 + 2c, .. of column r
+__device__ __forceinline__ void MmaF16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                       uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+__device__ __forceinline__ void MmaBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 "
+      "{%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+// Four 8x8 matrices of 16-bit elements from shared memory (section "ldmatrix"). Lane l names row
+// l % 8 of matrix l / 8, 16 bytes on a boundary of 16; r[i] of lane l has of matrix i row l / 4,
+// columns 2 (l % 4) and the next. Transposed: of row and column exchanged.
+__device__ __forceinline__ void LoadMatrices(uint32_t (&r)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(SharedAddress(shared_row))
+               : "memory");
+}
+__device__ __forceinline__ void LoadMatricesTransposed(uint32_t (&r)[4], const void* shared_row) {
+  asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+               : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])
+               : "r"(SharedAddress(shared_row))
+               : "memory");
+}
+
+// Two floats as halves, `low` in the low half, rounded as FloatToHalf of kernels/half_float.h does:
+// half to even, what is too large to the largest half. And a half as a float.
+__device__ __forceinline__ float ClampToF16(float x) {
+  constexpr float kLargest = 65504.0f;
+  return x > kLargest ? kLargest : x < -kLargest ? -kLargest : x;
+}
+__device__ __forceinline__ uint32_t PackF16(float low, float high) {
+  const __half2 pair = __floats2half2_rn(ClampToF16(low), ClampToF16(high));
+  return *reinterpret_cast<const uint32_t*>(&pair);
+}
+__device__ __forceinline__ float F16ToFloat(uint16_t bits) {
+  return __half2float(__ushort_as_half(bits));
+}
+
+struct LaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+  bool overlap = false;  // WaitForPreviousKernel is in the kernel
+};
+
+// Returns what the launch itself says; what fails while the kernel runs shows up later.
+template <typename Params>
+cudaError_t Launch(void (*kernel)(Params), const LaunchShape& shape, cudaStream_t stream,
+                   const Params& params) {
+  constexpr size_t kWithoutAsking = 48 << 10;
+  if (shape.shared_bytes > kWithoutAsking) {
+    const cudaError_t error = cudaFuncSetAttribute(
+        kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
+    if (error != cudaSuccess) return error;
+  }
+  cudaLaunchAttribute overlap = {};
+  overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  overlap.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.grid;
+  config.blockDim = shape.block;
+  config.dynamicSmemBytes = shape.shared_bytes;
+  config.stream = stream;
+  config.attrs = &overlap;
+  config.numAttrs = shape.overlap ? 1 : 0;
+  return cudaLaunchKernelEx(&config, kernel, params);
+}
+
+}  // namespace sterna::cuda
+
+#endif  // STERNA_KERNELS_CUDA_PRIMITIVES_CUH_

@@ -1,0 +1,399 @@
+// Ternary products of up to a few hundred tokens, and of any number where there is no wgmma: mma
+// with the weights as the A operand.
+//
+// Weights go from memory straight to the registers of the one warp that multiplies by them, as many
+// blocks ahead as there are registers for; activations come in chunks of columns to shared memory,
+// which all warps of a block share. Few tokens leave the time to memory, so few rows make a block
+// and its warps share out the columns; many tokens want many rows for each activation that is read.
+#include "kernels/cuda/fragment_format.h"
+#include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/ternary_linear.h"
+
+namespace sterna::cuda {
+namespace {
+
+// A block multiplies rows of kRowWarps x kRowBlocks row blocks by kTokens tokens; kSplit warps
+// share the columns of each.
+template <int kTokens_, int kRowBlocks_, bool kGrouped_>
+struct Tile {
+  static constexpr int kTokens = kTokens_;
+  static constexpr int kRowBlocks = kRowBlocks_;  // of a warp
+  // Values of groups are added in order, by one warp.
+  static constexpr bool kGrouped = kGrouped_;
+  static constexpr int kSplit = kGrouped || kTokens >= 32 ? 1 : 32 / kTokens;
+  static constexpr int kRowWarps = 4 / kSplit;
+  static constexpr int kWarps = kRowWarps * kSplit;
+  static constexpr int kThreads = kWarps * 32;
+  // Activations: a stage holds kStageBlocks blocks of columns of every token.
+  static constexpr int kStageBlocks = 128 / kTokens;
+  static constexpr int kTokenBytes = kStageBlocks * static_cast<int>(kFragmentCols);
+  static constexpr int kStageBytes = kTokens * kTokenBytes;
+  static constexpr int kStages = 3;
+  static constexpr int kWarpBlocks = kStageBlocks / kSplit;  // of a stage, a warp's
+  // Blocks of weights that a warp has asked for ahead of time.
+  static constexpr int kAhead = kWarpBlocks < 4 ? kWarpBlocks : 4;
+  static constexpr int kTokenTiles = kTokens / 8;
+  static_assert(kWarpBlocks % kAhead == 0, "registers are named at compile time");
+};
+
+// Of sums or values, as MmaU8S8 has them.
+template <typename T, typename Element>
+using Accumulators = Element[T::kRowBlocks][T::kTokenTiles][4];
+
+// The weights that a warp multiplies by.
+struct WarpRows {
+  int output[2];     // of args.outputs
+  int row_block[2];  // in it
+  bool real;         // else all there are to do are done by others
+};
+
+template <typename T>
+__device__ WarpRows RowsOfWarp(const TernaryLinearArgs& p, int warp_row) {
+  WarpRows rows = {};
+  int group = static_cast<int>(blockIdx.x) * T::kRowWarps + warp_row;
+  const int most = p.gated ? 1 : p.num_outputs;
+  const int of_group = p.gated ? 1 : T::kRowBlocks;
+  for (int i = 0; i < most; ++i) {
+    const int blocks = (p.outputs[i].w.rows + 15) / 16;
+    const int groups = (blocks + of_group - 1) / of_group;
+    if (group < groups) {
+      rows.real = true;
+      for (int j = 0; j < T::kRowBlocks; ++j) {
+        rows.output[j] = p.gated ? j : i;
+        // The last group of an odd number of blocks does one twice.
+        const int block = group * of_group + (p.gated ? 0 : j);
+        rows.row_block[j] = block < blocks ? block : blocks - 1;
+      }
+      return rows;
+    }
+    group -= groups;
+  }
+  return rows;
+}
+
+// Asks for a stage's activations. Chunks of 16 bytes lie exchanged within eight, so that the eight
+// tokens that a warp reads at once lie in different banks.
+template <typename T>
+__device__ void CopyStage(const TernaryLinearArgs& p, int first_token, int first_block,
+                          uint8_t* stage) {
+  constexpr int kChunks = T::kTokenBytes / 16;  // of a token
+  static_assert(kChunks % 8 == 0, "");
+#pragma unroll
+  for (int i = static_cast<int>(threadIdx.x); i < T::kTokens * kChunks; i += T::kThreads) {
+    const int token = i / kChunks;
+    const int chunk = i % kChunks;
+    const int col = first_block * static_cast<int>(kFragmentCols) + chunk * 16;
+    const bool valid = first_token + token < p.tokens && col < p.q_stride;
+    const int8_t* from =
+        valid ? p.q + static_cast<int64_t>(first_token + token) * p.q_stride + col : p.q;
+    CopyAsync16(stage + token * T::kTokenBytes + (chunk ^ (token % 8)) * 16, from, valid);
+  }
+  CommitCopies();
+}
+
+// b[n]: the activations' fragments of k-tiles `tile` and, with one tile of tokens, `tile` + 1.
+template <typename T>
+__device__ void LoadActivations(const uint8_t* stage, int block, int tile, int pair,
+                                uint32_t (&b)[4]) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int matrix = lane / 8;
+  const int token = (T::kTokenTiles == 1 ? 0 : pair * 2 + matrix / 2) * 8 + lane % 8;
+  const int half_tile = T::kTokenTiles == 1 ? tile * 2 + matrix : tile * 2 + matrix % 2;
+  const int chunk = block * 8 + half_tile;
+  LoadMatrices(b, stage + token * T::kTokenBytes + (chunk ^ (token % 8)) * 16);
+}
+
+__device__ __forceinline__ void DecodeTile(const uint4& w, int tile, uint32_t (&a)[4]) {
+  const uint32_t words[4] = {w.x, w.y, w.z, w.w};
+#pragma unroll
+  for (int r = 0; r < 4; ++r) a[r] = words[r] >> (2 * tile) & 0x03030303u;
+}
+
+// acc += weights . activations of k-tiles 2 * `half` and the next of one block.
+template <typename T>
+__device__ __forceinline__ void MultiplyHalfBlock(const uint8_t* stage, int block, int half,
+                                                  const uint4 (&w)[T::kRowBlocks],
+                                                  Accumulators<T, int32_t>& acc) {
+  uint32_t b[4];
+  if constexpr (T::kTokenTiles == 1) {
+    LoadActivations<T>(stage, block, 2 * half, 0, b);
+#pragma unroll
+    for (int j = 0; j < T::kRowBlocks; ++j) {
+      uint32_t a[4];
+      DecodeTile(w[j], 2 * half, a);
+      MmaU8S8(acc[j][0], a, b[0], b[1]);
+      DecodeTile(w[j], 2 * half + 1, a);
+      MmaU8S8(acc[j][0], a, b[2], b[3]);
+    }
+  } else {
+#pragma unroll
+    for (int tile = 2 * half; tile < 2 * half + 2; ++tile) {
+      uint32_t a[T::kRowBlocks][4];
+#pragma unroll
+      for (int j = 0; j < T::kRowBlocks; ++j) DecodeTile(w[j], tile, a[j]);
+#pragma unroll
+      for (int pair = 0; pair < T::kTokenTiles / 2; ++pair) {
+        LoadActivations<T>(stage, block, tile, pair, b);
+#pragma unroll
+        for (int j = 0; j < T::kRowBlocks; ++j) {
+          MmaU8S8(acc[j][2 * pair], a[j], b[0], b[1]);
+          MmaU8S8(acc[j][2 * pair + 1], a[j], b[2], b[3]);
+        }
+      }
+    }
+  }
+}
+
+// Calls body(j, n, i, row in its block, token of the tile) for every output of this lane.
+template <typename T, typename Body>
+__device__ __forceinline__ void ForOutputs(const Body& body) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+#pragma unroll
+  for (int j = 0; j < T::kRowBlocks; ++j) {
+#pragma unroll
+    for (int n = 0; n < T::kTokenTiles; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        body(j, n, i, lane / 4 + i / 2 * 8, n * 8 + lane % 4 * 2 + i % 2);
+      }
+    }
+  }
+}
+
+// The value of a group's sum.
+__device__ __forceinline__ float GroupValue(const TernaryLinearArgs& p, const TernaryWeights& w,
+                                            int row_block, int row, int token, int group,
+                                            int32_t acc) {
+  const int i = token * p.num_groups + group;
+  const float s = p.s[i];
+  const float scale =
+      w.scales == nullptr ? w.scale : w.scales[(row_block * p.num_groups + group) * 16 + row];
+  return static_cast<float>(acc - p.sum[i]) * (p.num_groups == 1 ? scale / s : scale * (1.0f / s));
+}
+
+// values += those of the sums of `group`, which begin anew.
+template <typename T>
+__device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const WarpRows& rows,
+                                         int first_token, int group, Accumulators<T, int32_t>& acc,
+                                         Accumulators<T, float>& values) {
+  ForOutputs<T>([&](int j, int n, int i, int row, int token) {
+    if (first_token + token < p.tokens) {
+      values[j][n][i] += GroupValue(p, p.outputs[rows.output[j]].w, rows.row_block[j], row,
+                                    first_token + token, group, acc[j][n][i]);
+    }
+    acc[j][n][i] = 0;
+  });
+}
+
+__device__ __forceinline__ float Activated(Epilogue epilogue, float value) {
+  if (epilogue == Epilogue::kSilu) return value / (1.0f + expf(-value));
+  if (epilogue == Epilogue::kReluSquared) return value > 0.0f ? value * value : 0.0f;
+  return value;
+}
+
+template <typename T>
+__device__ void StoreOutputs(const TernaryLinearArgs& p, const WarpRows& rows, int first_token,
+                             const Accumulators<T, float>& values) {
+  const auto biased = [&](int j, int row, float value) {
+    const float* bias = p.outputs[rows.output[j]].w.bias;
+    return bias == nullptr ? value : value + bias[row];
+  };
+  ForOutputs<T>([&](int j, int n, int i, int row_in_block, int tile_token) {
+    const TernaryOutput& output = p.outputs[rows.output[j]];
+    const int row = rows.row_block[j] * 16 + row_in_block;
+    const int token = first_token + tile_token;
+    if (row >= output.w.rows || token >= p.tokens) return;
+    float* y = output.y + static_cast<int64_t>(token) * output.w.rows + row;
+    const float value = Activated(p.epilogue, biased(j, row, values[j][n][i]));
+    if (p.gated) {
+      if constexpr (T::kRowBlocks == 2) {
+        if (j == 0) *y = value * biased(1, row, values[1][n][i]);
+      }
+      return;
+    }
+    if (j == 1 && rows.row_block[1] == rows.row_block[0]) return;  // accumulates once
+    switch (p.epilogue) {
+      case Epilogue::kAccumulate:
+        *y += value;
+        break;
+      case Epilogue::kMultiply:
+        *y *= value;
+        break;
+      default:
+        *y = value;
+    }
+  });
+}
+
+// Adds up the sums of the warps that share rows, in the first of them; false in the others.
+template <typename T>
+__device__ bool AddSplits(int warp_row, int split, uint8_t* shared, Accumulators<T, int32_t>& acc) {
+  if constexpr (T::kSplit > 1) {
+    constexpr int kOfLane = T::kRowBlocks * T::kTokenTiles * 4;
+    static_assert(T::kRowWarps * (T::kSplit - 1) * kOfLane * 32 * 4 <= T::kStageBytes, "");
+    const int lane = static_cast<int>(threadIdx.x) % 32;
+    auto* sums = reinterpret_cast<int32_t*>(shared) + warp_row * (T::kSplit - 1) * kOfLane * 32;
+    __syncthreads();  // the activations there are no longer wanted
+    if (split > 0) {
+      ForOutputs<T>([&](int j, int n, int i, int, int) {
+        const int of_lane = (j * T::kTokenTiles + n) * 4 + i;
+        sums[((split - 1) * kOfLane + of_lane) * 32 + lane] = acc[j][n][i];
+      });
+    }
+    __syncthreads();
+    if (split > 0) return false;
+    ForOutputs<T>([&](int j, int n, int i, int, int) {
+      const int of_lane = (j * T::kTokenTiles + n) * 4 + i;
+#pragma unroll
+      for (int other = 0; other < T::kSplit - 1; ++other) {
+        acc[j][n][i] += sums[(other * kOfLane + of_lane) * 32 + lane];
+      }
+    });
+  }
+  return true;
+}
+
+template <typename T>
+__global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const TernaryLinearArgs p) {
+  const int warp = static_cast<int>(threadIdx.x) / 32;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int split = warp % T::kSplit;
+  const int warp_row = warp / T::kSplit;
+  const int first_token = static_cast<int>(blockIdx.y) * T::kTokens;
+  const int col_blocks = (p.cols + 127) / 128;
+  const int stages = (col_blocks + T::kStageBlocks - 1) / T::kStageBlocks;
+  uint8_t* const shared = SharedMemory();
+  const auto stage_at = [&](int stage) { return shared + stage % T::kStages * T::kStageBytes; };
+
+  // Weights do not depend on what ran before.
+  const WarpRows rows = RowsOfWarp<T>(p, warp_row);
+  const uint4* packed[T::kRowBlocks];
+#pragma unroll
+  for (int j = 0; j < T::kRowBlocks; ++j) {
+    packed[j] = p.outputs[rows.output[j]].w.packed +
+                (static_cast<int64_t>(rows.row_block[j]) * col_blocks + split) * 32 + lane;
+  }
+  uint4 ahead[T::kAhead][T::kRowBlocks];
+  // Block i of this warp's.
+  const auto ask = [&](int i, uint4(&to)[T::kRowBlocks]) {
+#pragma unroll
+    for (int j = 0; j < T::kRowBlocks; ++j) {
+      if (rows.real && i * T::kSplit + split < col_blocks) {
+        to[j] = LoadStreaming(packed[j] + static_cast<int64_t>(i) * T::kSplit * 32);
+      }
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < T::kAhead; ++i) ask(i, ahead[i]);
+
+  WaitForPreviousKernel();
+#pragma unroll
+  for (int stage = 0; stage < T::kStages - 1; ++stage) {
+    if (stage < stages) {
+      CopyStage<T>(p, first_token, stage * T::kStageBlocks, stage_at(stage));
+    } else {
+      CommitCopies();  // groups are counted
+    }
+  }
+
+  Accumulators<T, int32_t> acc = {};
+  Accumulators<T, float> values = {};
+  int group = 0;
+  for (int stage = 0; stage < stages; ++stage) {
+    WaitForCopies<T::kStages - 2>();
+    __syncthreads();  // all have this stage, and are done with the one before
+    if (stage + T::kStages - 1 < stages) {
+      CopyStage<T>(p, first_token, (stage + T::kStages - 1) * T::kStageBlocks,
+                   stage_at(stage + T::kStages - 1));
+    } else {
+      CommitCopies();
+    }
+#pragma unroll 1
+    for (int first = 0; first < T::kWarpBlocks; first += T::kAhead) {
+#pragma unroll
+      for (int i = 0; i < T::kAhead; ++i) {
+        const int in_stage = (first + i) * T::kSplit + split;
+        const int block = stage * T::kStageBlocks + in_stage;
+        if (!rows.real || block >= col_blocks) break;
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          MultiplyHalfBlock<T>(stage_at(stage), in_stage, half, ahead[i], acc);
+          if constexpr (T::kGrouped) {
+            const int end = block * 128 + (half + 1) * 64;
+            if (group < p.num_groups && (end % p.group_cols == 0 || end >= p.cols)) {
+              EndGroup<T>(p, rows, first_token, group, acc, values);
+              ++group;
+            }
+          }
+        }
+        ask(stage * T::kWarpBlocks + first + i + T::kAhead, ahead[i]);
+      }
+    }
+  }
+  LetNextKernelStart();
+  WaitForCopies<0>();
+  const bool first = AddSplits<T>(warp_row, split, shared, acc);
+  if (!rows.real || !first) return;
+  if constexpr (!T::kGrouped) EndGroup<T>(p, rows, first_token, 0, acc, values);
+  StoreOutputs<T>(p, rows, first_token, values);
+}
+
+template <typename T>
+cudaError_t LaunchTile(const TernaryLinearArgs& p, cudaStream_t stream) {
+  constexpr int kRowsOfGroup = 16 * T::kRowBlocks;
+  const int rows_of_group = p.gated ? 16 : kRowsOfGroup;
+  int groups = 0;
+  for (int i = 0; i < (p.gated ? 1 : p.num_outputs); ++i) {
+    groups += (p.outputs[i].w.rows + rows_of_group - 1) / rows_of_group;
+  }
+  const int stages = (p.cols + T::kTokenBytes - 1) / T::kTokenBytes;
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>((groups + T::kRowWarps - 1) / T::kRowWarps),
+                    static_cast<unsigned>((p.tokens + T::kTokens - 1) / T::kTokens));
+  shape.block = dim3(T::kThreads);
+  shape.shared_bytes =
+      static_cast<size_t>(T::kStageBytes) * (stages < T::kStages ? stages : T::kStages);
+  shape.overlap = true;
+  return Launch(TernaryLinearKernel<T>, shape, stream, p);
+}
+
+template <int kTokens>
+cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
+  const bool grouped = p.num_groups > 1;
+  if constexpr (kTokens < 64) {
+    if (!p.gated) {
+      return grouped ? LaunchTile<Tile<kTokens, 1, true>>(p, stream)
+                     : LaunchTile<Tile<kTokens, 1, false>>(p, stream);
+    }
+  }
+  return grouped ? LaunchTile<Tile<kTokens, 2, true>>(p, stream)
+                 : LaunchTile<Tile<kTokens, 2, false>>(p, stream);
+}
+
+bool IsValid(const TernaryLinearArgs& p) {
+  if (p.tokens < 1 || p.cols < 1 || p.num_outputs < 1 || p.num_outputs > kMostTernaryOutputs ||
+      p.num_groups < 1 || p.q_stride < p.cols || p.q_stride % kTernaryBlockCols != 0 ||
+      reinterpret_cast<uintptr_t>(p.q) % 16 != 0) {
+    return false;
+  }
+  if (p.num_groups > 1 && p.group_cols % kTernaryBlockCols != 0) return false;
+  if (p.gated && (p.num_outputs != 2 || p.outputs[0].w.rows != p.outputs[1].w.rows)) return false;
+  for (int i = 0; i < p.num_outputs; ++i) {
+    if (p.outputs[i].w.rows < 1 || reinterpret_cast<uintptr_t>(p.outputs[i].w.packed) % 16 != 0) {
+      return false;
+    }
+  }
+  return true;
+}
+
+}  // namespace
+
+cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& p, cudaStream_t stream) {
+  if (!IsValid(p)) return cudaErrorInvalidValue;
+  if (p.tokens <= 8) return LaunchTokens<8>(p, stream);
+  if (p.tokens <= 16) return LaunchTokens<16>(p, stream);
+  if (p.tokens <= 32) return LaunchTokens<32>(p, stream);
+  return LaunchTokens<64>(p, stream);
+}
+
+}  // namespace sterna::cuda

@@ -1,0 +1,61 @@
+// The ternary product on CUDA devices: what the host asks for and the kernels take.
+//
+// y[t][n] = epilogue(sum over groups g, in order, of (acc - sum[t][g]) * scale): acc the exact
+// int32 sum of q * code over the group's columns, scale as TernaryLinearParams of kernels/ops.h
+// defines it, so that results are the reference's bit for bit.
+#ifndef STERNA_KERNELS_CUDA_TERNARY_LINEAR_H_
+#define STERNA_KERNELS_CUDA_TERNARY_LINEAR_H_
+
+#include <cstdint>
+
+#include "kernels/cuda/runtime.h"
+
+namespace sterna::cuda {
+
+// What becomes of a sum, its bias added.
+enum class Epilogue : int32_t {
+  kStore,
+  kAccumulate,   // y += value
+  kSilu,         // y = silu(value)
+  kReluSquared,  // y = relu(value)^2
+  kMultiply,     // y *= value
+};
+
+struct TernaryWeights {
+  const uint4* packed;  // fragment_format.h
+  const float* scales;  // [row blocks][num_groups][16], or null: `scale` for all
+  float scale;
+  const float* bias;  // [rows] or null
+  int32_t rows;
+};
+
+struct TernaryOutput {
+  TernaryWeights w;
+  float* y;  // [tokens][w.rows]
+};
+
+inline constexpr int kMostTernaryOutputs = 4;
+
+struct TernaryLinearArgs {
+  const int8_t* q;     // [tokens][q_stride], zero from `cols` on; on a boundary of 16 bytes
+  const float* s;      // [tokens][num_groups]
+  const int32_t* sum;  // [tokens][num_groups]
+  int32_t q_stride;    // a multiple of kTernaryBlockCols
+  int32_t tokens;
+  int32_t cols;
+  int32_t num_groups;
+  int32_t group_cols;  // a multiple of kTernaryBlockCols where num_groups > 1
+  // One launch for all, which have `cols` and groups in common. With `gated`, outputs[0] is the
+  // gate and outputs[1] up, of as many rows: outputs[0].y = epilogue(gate) * up.
+  TernaryOutput outputs[kMostTernaryOutputs];
+  int32_t num_outputs;
+  bool gated;
+  Epilogue epilogue;
+};
+
+// cudaErrorInvalidValue where shapes or alignments are not as above.
+cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, cudaStream_t stream);
+
+}  // namespace sterna::cuda
+
+#endif  // STERNA_KERNELS_CUDA_TERNARY_LINEAR_H_
