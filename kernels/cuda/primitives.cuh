@@ -9,6 +9,7 @@
 #ifndef STERNA_KERNELS_CUDA_PRIMITIVES_CUH_
 #define STERNA_KERNELS_CUDA_PRIMITIVES_CUH_
 
+#include <cuda.h>
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 
@@ -150,6 +151,168 @@ __device__ __forceinline__ uint32_t PackF16(float low, float high) {
 }
 __device__ __forceinline__ float F16ToFloat(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
+}
+
+// What follows exists on sm_90a alone; elsewhere it ends the kernel with an error.
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define STERNA_SM90A 1
+#else
+#define STERNA_SM90A 0
+#endif
+
+// A barrier in shared memory (section "mbarrier") that threads and copies arrive at. It has
+// phases: phase n ends when `count` threads have arrived and all announced bytes are there.
+using MemoryBarrier = uint64_t;
+
+__device__ __forceinline__ void InitBarrier(MemoryBarrier* barrier, int count) {
+#if STERNA_SM90A
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(count)
+               : "memory");
+#else
+  __trap();
+#endif
+}
+// After InitBarrier, by the thread that did it, before the block's next barrier.
+__device__ __forceinline__ void PublishBarriers() {
+#if STERNA_SM90A
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void ArriveAt(MemoryBarrier* barrier) {
+#if STERNA_SM90A
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(SharedAddress(barrier)) : "memory");
+#endif
+}
+// The same, and announces bytes that copies will bring in this phase.
+__device__ __forceinline__ void ArriveExpecting(MemoryBarrier* barrier, uint32_t bytes) {
+#if STERNA_SM90A
+  asm volatile(
+      "mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)),
+      "r"(bytes)
+      : "memory");
+#endif
+}
+// Waits until the phase of this parity has ended; of a new barrier, phase 0 is going on.
+__device__ __forceinline__ void WaitAt(MemoryBarrier* barrier, uint32_t parity) {
+#if STERNA_SM90A
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "wait:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra.uni end;\n"
+      "bra.uni wait;\n"
+      "end:\n"
+      "}\n" ::"r"(SharedAddress(barrier)),
+      "r"(parity)
+      : "memory");
+#endif
+}
+
+// A matrix of bytes in device memory as the copy engine sees it (section "Tensors"): it comes in
+// boxes of `box_rows` x 128 bytes, zeros where a box goes beyond, 16-byte chunk c of row r of a box
+// at chunk c ^ (r % 8) (128-byte swizzle, what wgmma reads).
+struct TensorMap {
+  CUtensorMap map;
+};
+inline constexpr int kTensorBoxBytes = 128;  // of a row
+
+// [rows, row_bytes], rows at a distance of row_bytes, a multiple of 16, from `base`, on a boundary
+// of 16; box_rows <= 256. cudaErrorNotSupported without a driver that has it.
+inline cudaError_t MakeTensorMap(const void* base, int64_t rows, int64_t row_bytes, int box_rows,
+                                 TensorMap* tensor) {
+  void* function = nullptr;
+  cudaDriverEntryPointQueryResult found;
+  constexpr unsigned kSince = 12000;
+  const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
+                                                             kSince, cudaEnableDefault, &found);
+  if (error != cudaSuccess) return error;
+  if (found != cudaDriverEntryPointSuccess) return cudaErrorNotSupported;
+  const cuuint64_t sizes[2] = {static_cast<cuuint64_t>(row_bytes), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[1] = {static_cast<cuuint64_t>(row_bytes)};
+  const cuuint32_t box[2] = {kTensorBoxBytes, static_cast<cuuint32_t>(box_rows)};
+  const cuuint32_t steps[2] = {1, 1};
+  const CUresult result = reinterpret_cast<decltype(&cuTensorMapEncodeTiled)>(function)(
+      &tensor->map, CU_TENSOR_MAP_DATA_TYPE_UINT8, 2, const_cast<void*>(base), sizes, strides, box,
+      steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+      CU_TENSOR_MAP_L2_PROMOTION_L2_128B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  return result == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue;
+}
+
+// Brings the box at (first row, first byte) to `shared`, on a boundary of 1024, and its bytes to
+// `barrier`. `tensor` is a kernel's parameter, __grid_constant__.
+__device__ __forceinline__ void CopyBoxAsync(void* shared, const TensorMap* tensor, int row,
+                                             int byte, MemoryBarrier* barrier) {
+#if STERNA_SM90A
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+      "[%0], [%1, {%2, %3}], [%4];" ::"r"(SharedAddress(shared)),
+      "l"(&tensor->map), "r"(byte), "r"(row), "r"(SharedAddress(barrier))
+      : "memory");
+#endif
+}
+
+// Gives registers back, or takes them: of each thread of a warpgroup, to hold this many.
+template <int kRegisters>
+__device__ __forceinline__ void ShrinkRegisters() {
+#if STERNA_SM90A
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+template <int kRegisters>
+__device__ __forceinline__ void GrowRegisters() {
+#if STERNA_SM90A
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+#endif
+}
+
+// d += a . b for a warpgroup, four warps from a warp divisible by four on (section
+// "wgmma.mma_async"): A [64, 32] u8, rows 16w .. of warp w, as MmaU8S8 has them; B 32 of the 128
+// bytes of each of kWgmmaTokens rows, from byte 32 * k_tile on, of a box as CopyBoxAsync brings it;
+// D [64, kWgmmaTokens], d[4n + i] what MmaU8S8 has as d[i] for rows 8n .. 8n+7 of the box.
+// In the background: registers are handed over by BeginProducts and back by WaitForProducts<n>,
+// when all but the n newest groups that CommitProducts ended are done.
+inline constexpr int kWgmmaTokens = 128;
+
+__device__ __forceinline__ void BeginProducts() {
+#if STERNA_SM90A
+  asm volatile("wgmma.fence.sync.aligned;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void CommitProducts() {
+#if STERNA_SM90A
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+#endif
+}
+template <int kNewest>
+__device__ __forceinline__ void WaitForProducts() {
+#if STERNA_SM90A
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kNewest) : "memory");
+#endif
+}
+
+__device__ __forceinline__ void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2],
+                                                 const uint32_t (&a)[4], const void* box,
+                                                 int k_tile) {
+#if STERNA_SM90A
+  // Section "Matrix descriptor": addresses in units of 16 bytes; eight rows of 128 bytes follow one
+  // another at a distance of 1024; layout 1 is the 128-byte swizzle.
+  const uint64_t descriptor = (SharedAddress(box) + 32 * k_tile) >> 4 & 0x3fff | 1ull << 16 |
+                              uint64_t{1024 >> 4} << 32 | 1ull << 62;
+#define STERNA_D4(i) "+r"(d[i]), "+r"(d[i + 1]), "+r"(d[i + 2]), "+r"(d[i + 3])
+#define STERNA_D16(i) STERNA_D4(i), STERNA_D4(i + 4), STERNA_D4(i + 8), STERNA_D4(i + 12)
+  asm volatile(
+      "wgmma.mma_async.sync.aligned.m64n128k32.s32.u8.s8 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, "
+      "%16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31, "
+      "%32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47, "
+      "%48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63}, "
+      "{%64, %65, %66, %67}, %68, 1;"
+      : STERNA_D16(0), STERNA_D16(16), STERNA_D16(32), STERNA_D16(48)
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(descriptor));
+#undef STERNA_D16
+#undef STERNA_D4
+#endif
 }
 
 struct LaunchShape {

@@ -53,8 +53,24 @@ struct TernaryLinearArgs {
   Epilogue epilogue;
 };
 
+// What of a device decides which kernels serve it.
+struct DeviceTraits {
+  bool wgmma = false;  // Hopper's warpgroup products, which nothing newer has
+  int32_t multiprocessors = 1;
+};
+
+// Which kernel multiplies; all give the same bits.
+enum class TernaryPath : int32_t { kMma, kWgmma };
+
+TernaryPath ChooseTernaryPath(const DeviceTraits& device, int64_t tokens);
+
 // cudaErrorInvalidValue where shapes or alignments are not as above.
-cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, cudaStream_t stream);
+cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, TernaryPath path,
+                                cudaStream_t stream);
+
+// Its two ways, for valid args.
+cudaError_t LaunchTernaryMma(const TernaryLinearArgs& args, cudaStream_t stream);
+cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& args, cudaStream_t stream);
 
 }  // namespace sterna::cuda
 

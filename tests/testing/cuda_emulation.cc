@@ -1,5 +1,6 @@
 #include "tests/testing/cuda_emulation.h"
 
+#include <array>
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
 #include <cstdio>
@@ -53,6 +54,9 @@ struct Thread {
   uint64_t exchanges = 0;  // of its warp, that it took part in
   std::vector<Copy> open_copies;
   std::vector<std::vector<Copy>> committed_copies;
+  std::vector<std::function<void()>> open_products;
+  std::vector<std::vector<std::function<void()>>> committed_products;
+  std::function<bool()> done_waiting;  // see Block::WaitUntil
 };
 
 // Threads that wait for one another.
@@ -81,7 +85,10 @@ class Block {
                           .number = i,
                           .fiber = {},
                           .open_copies = {},
-                          .committed_copies = {}});
+                          .committed_copies = {},
+                          .open_products = {},
+                          .committed_products = {},
+                          .done_waiting = {}});
     }
     warps_.resize(static_cast<size_t>((count + kWarp - 1) / kWarp));
     // Exactly as long as asked for. On 1024 bytes, as the device has it.
@@ -98,6 +105,8 @@ class Block {
   Warp& warp() { return warps_[static_cast<size_t>(current_ / kWarp)]; }
   // The current thread waits until `expected` threads are at `barrier`.
   void WaitAt(Barrier& barrier, int expected, const char* what);
+  void WaitUntil(const char* what, std::function<bool()> done);
+  void Later(std::function<void()> work) { background_.push_back(std::move(work)); }
   int running() const { return running_; }
   Barrier& barrier(int id) { return barriers_[id]; }
   uint8_t* shared() { return shared_; }
@@ -111,6 +120,8 @@ class Block {
     barrier.waiting.clear();
     barrier.arrived = 0;
   }
+  // Whoever waited for what has come about may go on.
+  void WakePollers();
   [[noreturn]] void ReportStuck() const;
 
   dim3 grid_;
@@ -121,6 +132,8 @@ class Block {
   std::vector<Warp> warps_;
   std::map<int, Barrier> barriers_;
   std::vector<int> ready_;
+  std::vector<int> polling_;
+  std::vector<std::function<void()>> background_;
   int current_ = 0;
   int running_ = 0;
   uint8_t* shared_;
@@ -173,6 +186,12 @@ void Block::Run(const uint3& index, const std::function<void()>& body) {
     ready_.push_back(thread.number);
   }
   while (running_ > 0) {
+    if (ready_.empty()) WakePollers();
+    while (ready_.empty() && !background_.empty()) {
+      background_.front()();
+      background_.erase(background_.begin());
+      WakePollers();
+    }
     if (ready_.empty()) ReportStuck();
     const size_t pick = order_ == nullptr ? 0 : (*order_)() % ready_.size();
     current_ = ready_[pick];
@@ -185,13 +204,34 @@ void Block::Run(const uint3& index, const std::function<void()>& body) {
     Thread& thread = current();
     thread.fiber = std::move(thread.fiber).resume();
     if (!thread.done) continue;
-    STERNA_CHECK(thread.open_copies.empty() && thread.committed_copies.empty());  // never waited
+    // Nothing is left that was never waited for.
+    STERNA_CHECK(thread.open_copies.empty() && thread.committed_copies.empty());
+    STERNA_CHECK(thread.open_products.empty() && thread.committed_products.empty());
     --running_;
     // Threads that have ended count as being at __syncthreads.
     Barrier& all = barriers_[0];
     if (all.arrived > 0 && all.arrived == running_) Release(all);
   }
   for (const auto& [id, barrier] : barriers_) STERNA_CHECK(barrier.arrived == 0);
+  STERNA_CHECK(background_.empty());  // copies that nobody waited for
+}
+
+void Block::WakePollers() {
+  std::erase_if(polling_, [this](int number) {
+    if (!threads_[static_cast<size_t>(number)].done_waiting()) return false;
+    ready_.push_back(number);
+    return true;
+  });
+}
+
+void Block::WaitUntil(const char* what, std::function<bool()> done) {
+  if (done()) return;
+  Thread& thread = current();
+  thread.done_waiting = std::move(done);
+  thread.waits_for = what;
+  polling_.push_back(thread.number);
+  scheduler_ = std::move(scheduler_).resume();
+  thread.waits_for = "";
 }
 
 void Block::WaitAt(Barrier& barrier, int expected, const char* what) {
@@ -319,6 +359,11 @@ void CudaWaitForCopies(int newest) {
     groups.erase(groups.begin());
   }
 }
+
+void CudaWaitUntil(const char* what, std::function<bool()> done) {
+  TheBlock().WaitUntil(what, std::move(done));
+}
+void CudaLater(std::function<void()> work) { TheBlock().Later(std::move(work)); }
 
 cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> thread) {
@@ -450,6 +495,108 @@ void LoadMatrices(uint32_t (&r)[4], const void* shared_row) {
 }
 void LoadMatricesTransposed(uint32_t (&r)[4], const void* shared_row) {
   Load8x8s("LoadMatricesTransposed", r, shared_row, true);
+}
+
+void InitBarrier(MemoryBarrier* barrier, int count) {
+  STERNA_CHECK(count >= 1 && count <= 255);
+  const auto n = static_cast<uint8_t>(count);
+  *barrier = {0, n, n, kInitialised, 0};
+}
+
+namespace {
+
+void EndPhaseIfComplete(MemoryBarrier* barrier) {
+  if (barrier->to_arrive > 0 || barrier->bytes_to_come != 0) return;
+  barrier->parity ^= 1;
+  barrier->to_arrive = barrier->count;
+}
+
+}  // namespace
+
+void ArriveExpecting(MemoryBarrier* barrier, uint32_t bytes) {
+  STERNA_CHECK(barrier->initialised == kInitialised && barrier->to_arrive > 0);
+  barrier->bytes_to_come += static_cast<int32_t>(bytes);
+  --barrier->to_arrive;
+  EndPhaseIfComplete(barrier);
+}
+void ArriveAt(MemoryBarrier* barrier) { ArriveExpecting(barrier, 0); }
+
+void WaitAt(MemoryBarrier* barrier, uint32_t parity) {
+  STERNA_CHECK(barrier->initialised == kInitialised);
+  testing::CudaWaitUntil("WaitAt", [=] { return barrier->parity != parity; });
+}
+
+cudaError_t MakeTensorMap(const void* base, int64_t rows, int64_t row_bytes, int box_rows,
+                          TensorMap* tensor) {
+  if (reinterpret_cast<uintptr_t>(base) % 16 != 0 || row_bytes % 16 != 0 || rows < 1 ||
+      box_rows < 1 || box_rows > 256) {
+    return cudaErrorInvalidValue;
+  }
+  *tensor = {static_cast<const uint8_t*>(base), rows, row_bytes, box_rows};
+  return cudaSuccess;
+}
+
+void CopyBoxAsync(void* shared, const TensorMap* tensor, int row, int byte,
+                  MemoryBarrier* barrier) {
+  STERNA_CHECK(reinterpret_cast<uintptr_t>(shared) % 1024 == 0 && byte % 16 == 0);
+  auto* to = static_cast<uint8_t*>(shared);
+  const TensorMap map = *tensor;
+  testing::FillWithNoise(to, static_cast<size_t>(map.box_rows) * kTensorBoxBytes);
+  testing::CudaLater([=] {
+    for (int r = 0; r < map.box_rows; ++r) {
+      for (int i = 0; i < kTensorBoxBytes; ++i) {
+        const bool there = row + r < map.rows && byte + i < map.row_bytes;
+        to[r * kTensorBoxBytes + ((i / 16) ^ (r % 8)) * 16 + i % 16] =
+            there ? map.base[(row + r) * map.row_bytes + byte + i] : uint8_t{0};
+      }
+    }
+    barrier->bytes_to_come -= map.box_rows * kTensorBoxBytes;
+    EndPhaseIfComplete(barrier);
+  });
+}
+
+void CommitProducts() {
+  testing::Thread& thread = testing::TheBlock().current();
+  thread.committed_products.push_back(std::exchange(thread.open_products, {}));
+}
+
+void WaitForProducts(int newest) {
+  auto& groups = testing::TheBlock().current().committed_products;
+  while (std::ssize(groups) > newest) {
+    for (const auto& product : groups.front()) product();
+    groups.erase(groups.begin());
+  }
+}
+
+void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
+                      int k_tile) {
+  STERNA_CHECK(reinterpret_cast<uintptr_t>(box) % 1024 == 0 && k_tile >= 0 && k_tile < 4);
+  const std::byte* all = testing::CudaExchange("WarpgroupMmaU8S8", a, sizeof(a));
+  const int lane = testing::CudaLane();
+  // The two rows of A of which this lane has elements of D.
+  std::array<std::array<uint8_t, 32>, 2> rows;
+  for (int half = 0; half < 2; ++half) {
+    for (int k = 0; k < 32; ++k) {
+      rows[static_cast<size_t>(half)][static_cast<size_t>(k)] =
+          static_cast<uint8_t>(ElementOfA<1>(all, lane / 4 + 8 * half, k));
+    }
+  }
+  int32_t* out = d;
+  const auto* from = static_cast<const uint8_t*>(box);
+  // When it is waited for: what lies in the box by then is what is multiplied.
+  testing::TheBlock().current().open_products.emplace_back([=] {
+    for (int i = 0; i < kWgmmaTokens / 2; ++i) {
+      const int token = i / 4 * 8 + lane % 4 * 2 + i % 2;
+      const auto& row = rows[static_cast<size_t>(i / 2 % 2)];
+      int32_t sum = 0;
+      for (int k = 0; k < 32; ++k) {
+        const int chunk = (k_tile * 2 + k / 16) ^ (token % 8);
+        sum += row[static_cast<size_t>(k)] *
+               static_cast<int8_t>(from[token * kTensorBoxBytes + chunk * 16 + k % 16]);
+      }
+      out[i] += sum;
+    }
+  });
 }
 
 }  // namespace sterna::cuda

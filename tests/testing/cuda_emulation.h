@@ -174,6 +174,11 @@ void CudaCopyAsync16(void* shared, const void* global, bool valid);
 void CudaCommitCopies();
 void CudaWaitForCopies(int newest);
 
+// The current thread goes on once `done` returns true.
+void CudaWaitUntil(const char* what, std::function<bool()> done);
+// Does `work` in the background of the block: when nobody can go on without it.
+void CudaLater(std::function<void()> work);
+
 cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> thread);
 
@@ -275,6 +280,52 @@ inline float F16ToFloat(uint16_t bits) { return HalfToFloat(bits); }
 inline uint32_t PackF16(float low, float high) {
   return FloatToHalf(low) | uint32_t{FloatToHalf(high)} << 16;
 }
+
+#define STERNA_SM90A 1
+
+// Eight bytes, as the real one.
+struct MemoryBarrier {
+  uint8_t parity;  // of the phase that goes on
+  uint8_t count;
+  uint8_t to_arrive;
+  uint8_t initialised;
+  int32_t bytes_to_come;
+};
+static_assert(sizeof(MemoryBarrier) == 8);
+inline constexpr uint8_t kInitialised = 0xb7;
+
+void InitBarrier(MemoryBarrier* barrier, int count);
+inline void PublishBarriers() {}
+void ArriveAt(MemoryBarrier* barrier);
+void ArriveExpecting(MemoryBarrier* barrier, uint32_t bytes);
+void WaitAt(MemoryBarrier* barrier, uint32_t parity);
+
+struct TensorMap {
+  const uint8_t* base;
+  int64_t rows;
+  int64_t row_bytes;
+  int box_rows;
+};
+inline constexpr int kTensorBoxBytes = 128;
+cudaError_t MakeTensorMap(const void* base, int64_t rows, int64_t row_bytes, int box_rows,
+                          TensorMap* tensor);
+void CopyBoxAsync(void* shared, const TensorMap* tensor, int row, int byte, MemoryBarrier* barrier);
+
+template <int kRegisters>
+void ShrinkRegisters() {}
+template <int kRegisters>
+void GrowRegisters() {}
+
+inline constexpr int kWgmmaTokens = 128;
+inline void BeginProducts() {}
+void CommitProducts();
+void WaitForProducts(int newest);
+template <int kNewest>
+void WaitForProducts() {
+  WaitForProducts(kNewest);
+}
+void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
+                      int k_tile);
 
 struct LaunchShape {
   dim3 grid;

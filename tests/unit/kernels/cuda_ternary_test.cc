@@ -2,6 +2,7 @@
 #include "tests/testing/cuda_emulation.h"
 // First: it stands for headers that others include.
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -45,88 +46,167 @@ TEST(CudaFragmentFormat, EveryCodeIsWhereTheFormatSays) {
   }
 }
 
-// One product through the kernels.
+// Products of the same activations through the kernels and through the reference.
 class Problem {
  public:
-  Problem(Random& random, TernaryMatrix w, int64_t tokens)
-      : w_(std::move(w)), packed_(Packed(w_)), q_(tokens, w_.cols(), w_.group_size()) {
+  // Matrices of as many columns and groups.
+  Problem(Random& random, std::vector<TernaryMatrix> matrices, int64_t tokens)
+      : matrices_(std::move(matrices)), q_(tokens, matrices_[0].cols(), matrices_[0].group_size()) {
     testing::FillRandom(random, q_);
-    bias_ = testing::RandomFloats(random, w_.rows());
-    before_ = testing::RandomFloats(random, tokens * w_.rows());
+    for (const TernaryMatrix& w : matrices_) {
+      packed_.push_back(Packed(w));
+      bias_.push_back(testing::RandomFloats(random, w.rows()));
+      before_.push_back(testing::RandomFloats(random, tokens * w.rows()));
+    }
   }
 
-  cuda::TernaryLinearArgs Args(std::vector<float>& y, cuda::Epilogue epilogue) const {
+  using Outputs = std::vector<std::vector<float>>;
+  // With an activation, that of matrices[0] is the gate of matrices[1], and only outputs[0] is
+  // written.
+  Outputs Run(cuda::TernaryPath path, cuda::Epilogue epilogue, bool gated = false) const {
+    Outputs y = before_;
     const QuantizedMat<float>& q = q_.mat;
-    return {.q = q.q,
-            .s = q.scale,
-            .sum = q.sum,
-            .q_stride = static_cast<int32_t>(q.stride),
-            .tokens = static_cast<int32_t>(q.rows),
-            .cols = static_cast<int32_t>(q.cols),
-            .num_groups = static_cast<int32_t>(q.num_groups()),
-            .group_cols = static_cast<int32_t>(q.group_size),
-            .outputs = {Output(y)},
-            .num_outputs = 1,
-            .gated = false,
-            .epilogue = epilogue};
-  }
-  cuda::TernaryOutput Output(std::vector<float>& y) const {
-    return {.w = {.packed = reinterpret_cast<const uint4*>(packed_.data()),
-                  .scales =
-                      w_.granularity() == ScaleGranularity::kTensor ? nullptr : w_.scales().data(),
-                  .scale = static_cast<float>(w_.tensor_scale()),
-                  .bias = bias_.data(),
-                  .rows = static_cast<int32_t>(w_.rows())},
-            .y = y.data()};
-  }
-  std::vector<float> Reference(bool accumulate) const {
-    std::vector<float> y = before_;
-    CreateReferenceOps<float>()->TernaryLinear({.q = q_.mat,
-                                                .w = &w_,
-                                                .bias = bias_,
-                                                .accumulate = accumulate,
-                                                .y = testing::View(y, q_.mat.rows)});
+    cuda::TernaryLinearArgs args = {.q = q.q,
+                                    .s = q.scale,
+                                    .sum = q.sum,
+                                    .q_stride = static_cast<int32_t>(q.stride),
+                                    .tokens = static_cast<int32_t>(q.rows),
+                                    .cols = static_cast<int32_t>(q.cols),
+                                    .num_groups = static_cast<int32_t>(q.num_groups()),
+                                    .group_cols = static_cast<int32_t>(q.group_size),
+                                    .outputs = {},
+                                    .num_outputs = static_cast<int32_t>(matrices_.size()),
+                                    .gated = gated,
+                                    .epilogue = epilogue};
+    for (size_t i = 0; i < matrices_.size(); ++i) {
+      const TernaryMatrix& w = matrices_[i];
+      args.outputs[i] = {
+          .w = {.packed = reinterpret_cast<const uint4*>(packed_[i].data()),
+                .scales =
+                    w.granularity() == ScaleGranularity::kTensor ? nullptr : w.scales().data(),
+                .scale = static_cast<float>(w.tensor_scale()),
+                .bias = bias_[i].data(),
+                .rows = static_cast<int32_t>(w.rows())},
+          .y = y[i].data()};
+    }
+    EXPECT_EQ(cuda::LaunchTernaryLinear(args, path, nullptr), cudaSuccess);
     return y;
   }
-  const std::vector<float>& before() const { return before_; }
-  const TernaryMatrix& w() const { return w_; }
+  Outputs Reference(bool accumulate) const {
+    Outputs y = before_;
+    for (size_t i = 0; i < matrices_.size(); ++i) {
+      reference_->TernaryLinear({.q = q_.mat,
+                                 .w = &matrices_[i],
+                                 .bias = bias_[i],
+                                 .accumulate = accumulate,
+                                 .y = testing::View(y[i], q_.mat.rows)});
+    }
+    return y;
+  }
+  Outputs GatedReference(Activation activation) const {
+    Outputs y = before_;
+    reference_->GatedLinear({.gate = {.q = q_.mat, .w = &matrices_[0], .bias = bias_[0]},
+                             .up = {.q = q_.mat, .w = &matrices_[1], .bias = bias_[1]},
+                             .activation = activation,
+                             .h = testing::View(y[0], q_.mat.rows)});
+    return y;
+  }
+  std::string Name(cuda::TernaryPath path) const {
+    const TernaryMatrix& w = matrices_[0];
+    return std::string(path == cuda::TernaryPath::kWgmma ? "wgmma " : "mma ") +
+           std::to_string(q_.mat.rows) + "x" + std::to_string(w.rows()) + "x" +
+           std::to_string(w.cols()) + " groups " + std::to_string(w.num_groups());
+  }
 
  private:
-  TernaryMatrix w_;
-  AlignedBuffer<uint8_t> packed_;
+  std::vector<TernaryMatrix> matrices_;
+  std::vector<AlignedBuffer<uint8_t>> packed_;
+  std::vector<std::vector<float>> bias_;
+  Outputs before_;
   Quantized<float> q_;
-  std::vector<float> bias_;
-  std::vector<float> before_;
+  std::unique_ptr<Ops<float>> reference_ = CreateReferenceOps<float>();
 };
 
-TEST(CudaTernaryLinear, EqualsTheReferenceBitForBit) {
+constexpr int kKinds = 4;
+// A matrix with its kind of scales: of the tensor, of rows, of groups of 64 and of 128.
+TernaryMatrix OfKind(int kind, Random& random, int64_t rows, int64_t cols) {
+  TernaryMatrix w = testing::RandomTernary(random, rows, cols);
+  if (kind == 0) w.SetTensorScale(0.731);
+  if (kind == 1) w.SetRowScales(testing::RandomScales(random, rows));
+  if (kind >= 2) {
+    const int64_t group = kind == 2 ? 64 : 128;
+    w.SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
+  }
+  return w;
+}
+
+Problem MakeProblem(Random& random, int kind, const std::vector<int64_t>& rows, int64_t cols,
+                    int64_t tokens) {
+  std::vector<TernaryMatrix> matrices;
+  for (const int64_t r : rows) matrices.push_back(OfKind(kind, random, r, cols));
+  return Problem(random, std::move(matrices), tokens);
+}
+
+void ExpectEqualsReference(cuda::TernaryPath path, const Problem& problem) {
+  ASSERT_THAT(problem.Run(path, cuda::Epilogue::kStore), ContainerEq(problem.Reference(false)))
+      << problem.Name(path);
+  ASSERT_THAT(problem.Run(path, cuda::Epilogue::kAccumulate), ContainerEq(problem.Reference(true)))
+      << problem.Name(path);
+}
+
+TEST(CudaTernaryLinear, MmaEqualsTheReferenceBitForBit) {
   Random random(2);
-  uint64_t order = 0;
   for (const auto& [rows, cols] :
        {std::pair<int64_t, int64_t>{1, 1}, {40, 200}, {97, 320}, {130, 2500}}) {
     for (const int64_t tokens : {1, 3, 8, 9, 16, 31, 33, 70}) {
-      std::vector<TernaryMatrix> kinds;
-      for (int i = 0; i < 4; ++i) kinds.push_back(testing::RandomTernary(random, rows, cols));
-      kinds[0].SetTensorScale(0.731);
-      kinds[1].SetRowScales(testing::RandomScales(random, rows));
-      for (int i = 2; i < 4; ++i) {
-        const int64_t group = 64 * (i - 1);
-        kinds[i].SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
+      for (int kind = 0; kind < kKinds; ++kind) {
+        testing::SetCudaThreadOrder(random());
+        ExpectEqualsReference(cuda::TernaryPath::kMma,
+                              MakeProblem(random, kind, {rows}, cols, tokens));
       }
-      for (TernaryMatrix& w : kinds) {
-        testing::SetCudaThreadOrder(order++);
-        const Problem problem(random, std::move(w), tokens);
-        for (const bool accumulate : {false, true}) {
-          std::vector<float> y = problem.before();
-          ASSERT_EQ(
-              cuda::LaunchTernaryLinear(problem.Args(y, accumulate ? cuda::Epilogue::kAccumulate
-                                                                   : cuda::Epilogue::kStore),
-                                        nullptr),
-              cudaSuccess);
-          ASSERT_THAT(y, ContainerEq(problem.Reference(accumulate)))
-              << tokens << "x" << rows << "x" << cols << " accumulate " << accumulate << " order "
-              << order - 1;
-        }
+    }
+  }
+}
+
+TEST(CudaTernaryLinear, WgmmaEqualsTheReferenceBitForBit) {
+  Random random(3);
+  for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {97, 320}, {300, 1500}}) {
+    for (const int64_t tokens : {1, 70, 130}) {
+      for (int kind = 0; kind < kKinds; ++kind) {
+        testing::SetCudaThreadOrder(random());
+        ExpectEqualsReference(cuda::TernaryPath::kWgmma,
+                              MakeProblem(random, kind, {rows}, cols, tokens));
+      }
+    }
+  }
+}
+
+TEST(CudaTernaryLinear, SeveralMatricesAtOnceEqualTheReference) {
+  Random random(4);
+  for (const int64_t tokens : {2, 20, 65}) {
+    for (int kind = 0; kind < kKinds; ++kind) {
+      testing::SetCudaThreadOrder(random());
+      const Problem problem = MakeProblem(random, kind, {200, 33, 50, 1}, 320, tokens);
+      ExpectEqualsReference(cuda::TernaryPath::kMma, problem);
+      ExpectEqualsReference(cuda::TernaryPath::kWgmma, problem);
+    }
+  }
+}
+
+TEST(CudaTernaryLinear, GatedEqualsTheReference) {
+  Random random(5);
+  for (const int64_t tokens : {1, 12, 70}) {
+    for (int kind = 0; kind < kKinds; ++kind) {
+      testing::SetCudaThreadOrder(random());
+      const Problem problem = MakeProblem(random, kind, {150, 150}, 320, tokens);
+      for (const auto path : {cuda::TernaryPath::kMma, cuda::TernaryPath::kWgmma}) {
+        EXPECT_THAT(problem.Run(path, cuda::Epilogue::kReluSquared, true),
+                    ContainerEq(problem.GatedReference(Activation::kReluSquared)))
+            << problem.Name(path);
+        // The emulated expf is the host's.
+        EXPECT_THAT(problem.Run(path, cuda::Epilogue::kSilu, true),
+                    ContainerEq(problem.GatedReference(Activation::kSilu)))
+            << problem.Name(path);
       }
     }
   }

@@ -7,6 +7,7 @@
 // and its warps share out the columns; many tokens want many rows for each activation that is read.
 #include "kernels/cuda/fragment_format.h"
 #include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/ternary_epilogue.cuh"
 #include "kernels/cuda/ternary_linear.h"
 
 namespace sterna::cuda {
@@ -160,17 +161,6 @@ __device__ __forceinline__ void ForOutputs(const Body& body) {
   }
 }
 
-// The value of a group's sum.
-__device__ __forceinline__ float GroupValue(const TernaryLinearArgs& p, const TernaryWeights& w,
-                                            int row_block, int row, int token, int group,
-                                            int32_t acc) {
-  const int i = token * p.num_groups + group;
-  const float s = p.s[i];
-  const float scale =
-      w.scales == nullptr ? w.scale : w.scales[(row_block * p.num_groups + group) * 16 + row];
-  return static_cast<float>(acc - p.sum[i]) * (p.num_groups == 1 ? scale / s : scale * (1.0f / s));
-}
-
 // values += those of the sums of `group`, which begin anew.
 template <typename T>
 __device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const WarpRows& rows,
@@ -185,42 +175,18 @@ __device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const WarpR
   });
 }
 
-__device__ __forceinline__ float Activated(Epilogue epilogue, float value) {
-  if (epilogue == Epilogue::kSilu) return value / (1.0f + expf(-value));
-  if (epilogue == Epilogue::kReluSquared) return value > 0.0f ? value * value : 0.0f;
-  return value;
-}
-
 template <typename T>
 __device__ void StoreOutputs(const TernaryLinearArgs& p, const WarpRows& rows, int first_token,
                              const Accumulators<T, float>& values) {
-  const auto biased = [&](int j, int row, float value) {
-    const float* bias = p.outputs[rows.output[j]].w.bias;
-    return bias == nullptr ? value : value + bias[row];
-  };
   ForOutputs<T>([&](int j, int n, int i, int row_in_block, int tile_token) {
-    const TernaryOutput& output = p.outputs[rows.output[j]];
     const int row = rows.row_block[j] * 16 + row_in_block;
     const int token = first_token + tile_token;
-    if (row >= output.w.rows || token >= p.tokens) return;
-    float* y = output.y + static_cast<int64_t>(token) * output.w.rows + row;
-    const float value = Activated(p.epilogue, biased(j, row, values[j][n][i]));
-    if (p.gated) {
-      if constexpr (T::kRowBlocks == 2) {
-        if (j == 0) *y = value * biased(1, row, values[1][n][i]);
-      }
-      return;
-    }
-    if (j == 1 && rows.row_block[1] == rows.row_block[0]) return;  // accumulates once
-    switch (p.epilogue) {
-      case Epilogue::kAccumulate:
-        *y += value;
-        break;
-      case Epilogue::kMultiply:
-        *y *= value;
-        break;
-      default:
-        *y = value;
+    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
+    if (!p.gated) {
+      if (j == 1 && rows.row_block[1] == rows.row_block[0]) return;  // accumulates once
+      StoreOutput(p, rows.output[j], row, token, values[j][n][i]);
+    } else if constexpr (T::kRowBlocks == 2) {
+      if (j == 0) StoreGated(p, row, token, values[0][n][i], values[1][n][i]);
     }
   });
 }
@@ -370,26 +336,9 @@ cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
                  : LaunchTile<Tile<kTokens, 2, false>>(p, stream);
 }
 
-bool IsValid(const TernaryLinearArgs& p) {
-  if (p.tokens < 1 || p.cols < 1 || p.num_outputs < 1 || p.num_outputs > kMostTernaryOutputs ||
-      p.num_groups < 1 || p.q_stride < p.cols || p.q_stride % kTernaryBlockCols != 0 ||
-      reinterpret_cast<uintptr_t>(p.q) % 16 != 0) {
-    return false;
-  }
-  if (p.num_groups > 1 && p.group_cols % kTernaryBlockCols != 0) return false;
-  if (p.gated && (p.num_outputs != 2 || p.outputs[0].w.rows != p.outputs[1].w.rows)) return false;
-  for (int i = 0; i < p.num_outputs; ++i) {
-    if (p.outputs[i].w.rows < 1 || reinterpret_cast<uintptr_t>(p.outputs[i].w.packed) % 16 != 0) {
-      return false;
-    }
-  }
-  return true;
-}
-
 }  // namespace
 
-cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& p, cudaStream_t stream) {
-  if (!IsValid(p)) return cudaErrorInvalidValue;
+cudaError_t LaunchTernaryMma(const TernaryLinearArgs& p, cudaStream_t stream) {
   if (p.tokens <= 8) return LaunchTokens<8>(p, stream);
   if (p.tokens <= 16) return LaunchTokens<16>(p, stream);
   if (p.tokens <= 32) return LaunchTokens<32>(p, stream);

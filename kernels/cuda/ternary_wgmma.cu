@@ -1,0 +1,301 @@
+// Ternary products of prompts on sm_90a: warpgroup products with the weights, decoded in registers,
+// as the A operand and the activations, which the copy engine brings, as B in shared memory.
+//
+// A block has one warp that asks for boxes of activations, kTokens x 128 columns, several stages
+// ahead, and two warpgroups that multiply: while one waits for its products or decodes, the other
+// keeps the tensor cores busy. Weights go from memory to the registers of the one warp that
+// multiplies by them.
+#include "kernels/cuda/fragment_format.h"
+#include "kernels/cuda/primitives.cuh"
+#include "kernels/cuda/ternary_epilogue.cuh"
+#include "kernels/cuda/ternary_linear.h"
+
+namespace sterna::cuda {
+namespace {
+
+// A warpgroup multiplies kRowTiles times 64 rows. Values of groups are kept beside the sums, which
+// leaves registers for one such tile, and none for a gate.
+template <int kRowTiles_, bool kGrouped_>
+struct Tile {
+  static constexpr int kRowTiles = kRowTiles_;
+  static constexpr bool kGrouped = kGrouped_;
+  static constexpr int kTokens = kWgmmaTokens;
+  static constexpr int kGroups = 2;  // warpgroups that multiply
+  static constexpr int kThreads = (kGroups + 1) * 128;
+  static constexpr int kStageBytes = kTokens * kTensorBoxBytes;
+  static constexpr int kStages = 8;
+  static constexpr int kBarrierBytes = 2 * kStages * static_cast<int>(sizeof(MemoryBarrier));
+  static constexpr int kAhead = 2;  // blocks of weights
+  static_assert(!kGrouped || kRowTiles == 1, "registers");
+};
+
+struct Params {
+  TernaryLinearArgs args;
+  TensorMap q;
+};
+
+template <typename T, typename Element>
+using Accumulators = Element[T::kRowTiles][T::kTokens / 2];
+
+// Rows of a warpgroup: tile j is row blocks first_block[j] .. + 3 of outputs[output[j]].
+struct GroupRows {
+  int output[2];
+  int first_block[2];
+  bool real;
+};
+
+__host__ __device__ constexpr int RowGroups(int rows, int row_tiles) {
+  return (rows + 64 * row_tiles - 1) / (64 * row_tiles);
+}
+
+template <typename T>
+__device__ GroupRows RowsOfGroup(const TernaryLinearArgs& p, int warpgroup) {
+  GroupRows rows = {};
+  const int tiles = p.gated ? 1 : T::kRowTiles;  // of one output
+  int group = static_cast<int>(blockIdx.x) * T::kGroups + warpgroup;
+  for (int i = 0; i < (p.gated ? 1 : p.num_outputs); ++i) {
+    const int groups = RowGroups(p.outputs[i].w.rows, tiles);
+    if (group < groups) {
+      rows.real = true;
+      for (int j = 0; j < T::kRowTiles; ++j) {
+        rows.output[j] = p.gated ? j : i;
+        rows.first_block[j] = (group * tiles + (p.gated ? 0 : j)) * 4;
+      }
+      break;
+    }
+    group -= groups;
+  }
+  return rows;
+}
+
+// The barriers of the stages of activations, behind them in shared memory.
+template <typename T>
+struct Stages {
+  uint8_t* boxes = SharedMemory();
+  MemoryBarrier* full = reinterpret_cast<MemoryBarrier*>(boxes + T::kStages * T::kStageBytes);
+  MemoryBarrier* empty = full + T::kStages;
+
+  __device__ uint8_t* box(int block) const { return boxes + block % T::kStages * T::kStageBytes; }
+  __device__ static uint32_t parity(int block) { return block / T::kStages % 2; }
+};
+
+// Asks for the activations of all blocks of columns, each as soon as there is room.
+template <typename T>
+__device__ void BringActivations(const Params& p, const Stages<T>& stages, int col_blocks) {
+  const int first_token = static_cast<int>(blockIdx.y) * T::kTokens;
+  for (int block = 0; block < col_blocks; ++block) {
+    const int stage = block % T::kStages;
+    if (block >= T::kStages) WaitAt(&stages.empty[stage], stages.parity(block) ^ 1);
+    ArriveExpecting(&stages.full[stage], T::kStageBytes);
+    CopyBoxAsync(stages.box(block), &p.q, first_token, block * static_cast<int>(kFragmentCols),
+                 &stages.full[stage]);
+  }
+}
+
+// Calls body(j, i, row in the tile, token of the box) for every output of this thread.
+template <typename T, typename Body>
+__device__ __forceinline__ void ForOutputs(const Body& body) {
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+#pragma unroll
+  for (int j = 0; j < T::kRowTiles; ++j) {
+#pragma unroll
+    for (int i = 0; i < T::kTokens / 2; ++i) {
+      body(j, i, warp * 16 + lane / 4 + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2);
+    }
+  }
+}
+
+// values += those of the sums of `group`, which begin anew.
+template <typename T>
+__device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const GroupRows& rows,
+                                         int first_token, int group, Accumulators<T, int32_t>& acc,
+                                         Accumulators<T, float>& values) {
+  ForOutputs<T>([&](int j, int i, int row, int token) {
+    const TernaryWeights& w = p.outputs[rows.output[j]].w;
+    const int row_block = rows.first_block[j] + row / 16;
+    if (row_block * 16 < w.rows && first_token + token < p.tokens) {
+      values[j][i] += GroupValue(p, w, row_block, row % 16, first_token + token, group, acc[j][i]);
+    }
+    acc[j][i] = 0;
+  });
+}
+
+template <typename T>
+__device__ __forceinline__ void StoreValues(const TernaryLinearArgs& p, const GroupRows& rows,
+                                            int first_token, const Accumulators<T, float>& values) {
+  ForOutputs<T>([&](int j, int i, int row_in_tile, int box_token) {
+    const int row = rows.first_block[j] * 16 + row_in_tile;
+    const int token = first_token + box_token;
+    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
+    StoreOutput(p, rows.output[j], row, token, values[j][i]);
+  });
+}
+
+// The sums of a single scale become outputs one by one: there are no registers for values beside
+// them.
+template <typename T>
+__device__ __forceinline__ void StoreSums(const TernaryLinearArgs& p, const GroupRows& rows,
+                                          int first_token, const Accumulators<T, int32_t>& acc) {
+  const auto value = [&](int j, int i, int row, int token) {
+    const TernaryWeights& w = p.outputs[rows.output[j]].w;
+    return GroupValue(p, w, row / 16, row % 16, token, 0, acc[j][i]);
+  };
+  ForOutputs<T>([&](int j, int i, int row_in_tile, int box_token) {
+    const int row = rows.first_block[j] * 16 + row_in_tile;
+    const int token = first_token + box_token;
+    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
+    if (!p.gated) {
+      StoreOutput(p, rows.output[j], row, token, value(j, i, row, token));
+    } else if constexpr (T::kRowTiles == 2) {
+      if (j == 0) StoreGated(p, row, token, value(0, i, row, token), value(1, i, row, token));
+    }
+  });
+}
+
+// acc += weights . activations of k-tiles first .. last-1 of a block.
+template <typename T>
+__device__ __forceinline__ void Multiply(const uint8_t* box, const uint4 (&w)[T::kRowTiles],
+                                         int first, int last, Accumulators<T, int32_t>& acc) {
+  uint32_t a[T::kRowTiles][4][4];
+#pragma unroll
+  for (int j = 0; j < T::kRowTiles; ++j) {
+    const uint32_t words[4] = {w[j].x, w[j].y, w[j].z, w[j].w};
+#pragma unroll
+    for (int tile = first; tile < last; ++tile) {
+#pragma unroll
+      for (int r = 0; r < 4; ++r) a[j][tile][r] = words[r] >> (2 * tile) & 0x03030303u;
+    }
+  }
+  BeginProducts();
+#pragma unroll
+  for (int tile = first; tile < last; ++tile) {
+#pragma unroll
+    for (int j = 0; j < T::kRowTiles; ++j) WarpgroupMmaU8S8(acc[j], a[j][tile], box, tile);
+  }
+  CommitProducts();
+  WaitForProducts<0>();
+}
+
+template <typename T>
+__device__ void MultiplyRows(const Params& params, const Stages<T>& stages, int col_blocks) {
+  const TernaryLinearArgs& p = params.args;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+  const int first_token = static_cast<int>(blockIdx.y) * T::kTokens;
+  const GroupRows rows = RowsOfGroup<T>(p, static_cast<int>(threadIdx.x) / 128 - 1);
+
+  const uint4* packed[T::kRowTiles];
+#pragma unroll
+  for (int j = 0; j < T::kRowTiles; ++j) {
+    const TernaryWeights& w = p.outputs[rows.output[j]].w;
+    // Rows past the end are multiplied by the last ones there are, and not stored.
+    const int last = (w.rows + 15) / 16 - 1;
+    const int block = rows.first_block[j] + warp < last ? rows.first_block[j] + warp : last;
+    packed[j] = w.packed + static_cast<int64_t>(block) * col_blocks * 32 + lane;
+  }
+  uint4 ahead[T::kAhead][T::kRowTiles];
+  const auto ask = [&](int block, uint4(&to)[T::kRowTiles]) {
+#pragma unroll
+    for (int j = 0; j < T::kRowTiles; ++j) {
+      if (block < col_blocks) to[j] = LoadStreaming(packed[j] + static_cast<int64_t>(block) * 32);
+    }
+  };
+#pragma unroll
+  for (int i = 0; i < T::kAhead; ++i) ask(i, ahead[i]);
+
+  Accumulators<T, int32_t> acc = {};
+  Accumulators<T, float> values = {};
+  int group = 0;
+#pragma unroll 1
+  for (int first = 0; first < col_blocks; first += T::kAhead) {
+#pragma unroll
+    for (int i = 0; i < T::kAhead; ++i) {
+      const int block = first + i;
+      if (block >= col_blocks) break;
+      WaitAt(&stages.full[block % T::kStages], stages.parity(block));
+      const uint8_t* box = stages.box(block);
+      if constexpr (T::kGrouped) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          Multiply<T>(box, ahead[i], 2 * half, 2 * half + 2, acc);
+          const int end = block * 128 + (half + 1) * 64;
+          if (group < p.num_groups && (end % p.group_cols == 0 || end >= p.cols)) {
+            EndGroup<T>(p, rows, first_token, group, acc, values);
+            ++group;
+          }
+        }
+      } else {
+        Multiply<T>(box, ahead[i], 0, 4, acc);
+      }
+      if (lane == 0 && warp == 0) ArriveAt(&stages.empty[block % T::kStages]);
+      ask(block + T::kAhead, ahead[i]);
+    }
+  }
+  if (!rows.real) return;
+  if constexpr (T::kGrouped) {
+    StoreValues<T>(p, rows, first_token, values);
+  } else {
+    StoreSums<T>(p, rows, first_token, acc);
+  }
+}
+
+template <typename T>
+__global__ void __launch_bounds__(T::kThreads, 1)
+    TernaryWgmmaKernel(const __grid_constant__ Params p) {
+  const int col_blocks = (p.args.cols + 127) / 128;
+  const Stages<T> stages;
+  if (threadIdx.x == 0) {
+    for (int stage = 0; stage < T::kStages; ++stage) {
+      InitBarrier(&stages.full[stage], 1);
+      InitBarrier(&stages.empty[stage], T::kGroups);
+    }
+    PublishBarriers();
+  }
+  __syncthreads();
+  WaitForPreviousKernel();
+  if (threadIdx.x < 128) {
+    ShrinkRegisters<24>();
+    if (threadIdx.x == 0) BringActivations<T>(p, stages, col_blocks);
+  } else {
+    GrowRegisters<240>();
+    MultiplyRows<T>(p, stages, col_blocks);
+  }
+  LetNextKernelStart();
+}
+
+template <typename T>
+cudaError_t LaunchTile(const TernaryLinearArgs& args, cudaStream_t stream) {
+  Params p = {.args = args, .q = {}};
+  const cudaError_t error = MakeTensorMap(args.q, args.tokens, args.q_stride, T::kTokens, &p.q);
+  if (error != cudaSuccess) return error;
+  int groups = 0;
+  for (int i = 0; i < (args.gated ? 1 : args.num_outputs); ++i) {
+    groups += RowGroups(args.outputs[i].w.rows, args.gated ? 1 : T::kRowTiles);
+  }
+  LaunchShape shape;
+  shape.grid = dim3(static_cast<unsigned>((groups + T::kGroups - 1) / T::kGroups),
+                    static_cast<unsigned>((args.tokens + T::kTokens - 1) / T::kTokens));
+  shape.block = dim3(T::kThreads);
+  shape.shared_bytes = T::kStages * T::kStageBytes + T::kBarrierBytes;
+  shape.overlap = true;
+  return Launch(TernaryWgmmaKernel<T>, shape, stream, p);
+}
+
+}  // namespace
+
+cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& p, cudaStream_t stream) {
+  if (p.num_groups == 1) return LaunchTile<Tile<2, false>>(p, stream);
+  if (!p.gated) return LaunchTile<Tile<1, true>>(p, stream);
+  // Sums and values of gate and up are more than there are registers.
+  TernaryLinearArgs gate = p;
+  gate.gated = false;
+  gate.num_outputs = 1;
+  TernaryLinearArgs up = gate;
+  up.outputs[0] = {.w = p.outputs[1].w, .y = p.outputs[0].y};
+  up.epilogue = Epilogue::kMultiply;
+  const cudaError_t error = LaunchTile<Tile<1, true>>(gate, stream);
+  return error == cudaSuccess ? LaunchTile<Tile<1, true>>(up, stream) : error;
+}
+
+}  // namespace sterna::cuda
