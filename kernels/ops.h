@@ -8,6 +8,10 @@
 // size, R rows to sample. Buffers are row-major and contiguous; outputs never overlap inputs unless
 // an op says "in place".
 //
+// Memory: what the parameters of an op point to lies in the device's memory (Allocate, Place), but
+// for what says "host", which is read before the op returns. A TernaryMatrix itself is the host's,
+// its codes and scales are the device's.
+//
 // Determinism: a row of any output depends on that row's inputs alone, never on T, on the other
 // rows or on the number of threads, and is the same bits every time on one device and build.
 //
@@ -19,11 +23,13 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/status.h"
 #include "kernels/dense_format.h"
 #include "kernels/dense_shortlist.h"
+#include "kernels/device_memory.h"
 #include "kernels/sampling.h"
 #include "kernels/tensor.h"
 #include "kernels/ternary_format.h"
@@ -97,13 +103,14 @@ struct DenseLinearParams {
 
 // DenseLinear for rows that a Sample call with `params` follows: an output is the same bits, or
 // -infinity where that changes nothing of what Sample answers. A device without a faster way
-// computes all of them.
+// computes all of them. Only a device whose memory is the host's has one: shortlists are not
+// placed.
 template <typename F>
 struct ShortlistLinearParams {
   Mat<const F> x;  // [R, D]
   DenseMatrix w;   // [N, D]; not int8
   DenseShortlist shortlist;
-  std::span<const SampleParams> params;  // [R]
+  std::span<const SampleParams> params;  // [R], host
   Mat<F> y;                              // out [R, N]
 };
 
@@ -111,7 +118,7 @@ struct ShortlistLinearParams {
 template <typename F>
 struct RotaryTableParams {
   std::span<const int32_t> positions;  // [T]
-  std::span<const double> inv_freq;    // [hd / 2]
+  std::span<const double> inv_freq;    // [hd / 2], host
   double factor = 1.0;                 // attention scaling of long-context rotary variants
   Mat<F> cos;                          // out [T, hd / 2]
   Mat<F> sin;                          // out [T, hd / 2]
@@ -157,18 +164,26 @@ struct GatherRowsParams {
   Mat<F> y;                       // out [R, D]
 };
 
-// One token per row of logits (kernels/sampling.h has the rules).
+// One token per row of logits (kernels/sampling.h has the rules). `results` must stay where they
+// are until Finish, and are there when it returns.
 template <typename F>
 struct SampleOpParams {
   Mat<const F> logits;                   // [R, vocabulary]
-  std::span<const SampleParams> params;  // [R]
-  std::span<SampleResult> results;       // out [R]
+  std::span<const SampleParams> params;  // [R], host, as is what they point to
+  std::span<SampleResult> results;       // out [R], host
 };
 
 // What a device chose by measurement, for people to read.
 struct Tuning {
   std::string name;  // snake_case
   double value;
+};
+
+// A dense matrix as a device's ops take it, and the memory it points into: none where that is still
+// the host's.
+struct PlacedDense {
+  DenseMatrix view;
+  DeviceMemory memory;
 };
 
 template <typename F>
@@ -178,6 +193,24 @@ class Ops {
 
   // What runs: "reference/f64", "cpu/avx512_vnni", ... Shown to users.
   virtual std::string Name() const = 0;
+
+  // `bytes` (0 or more) zeroed bytes of this device's memory, aligned for any of its ops.
+  // ResourceExhausted, with the bytes asked for and those free, where there are not as many. Where
+  // memory is the host's, what is large costs only what is touched of it.
+  virtual StatusOr<DeviceMemory> Allocate(int64_t bytes) = 0;
+  // Copy in order with the ops, `bytes` of them, from or to memory of this device. `host` may be
+  // written again as soon as CopyToDevice returns; its failure is one of Finish.
+  virtual void CopyToDevice(void* device, const void* host, int64_t bytes) = 0;
+  // Returns when everything asked for before and the copy are done, as Finish does.
+  virtual Status CopyToHost(void* host, const void* device, int64_t bytes) = 0;
+
+  // A matrix of the model as this device multiplies from it, in its memory and its layout; a device
+  // that takes it as it is returns it unchanged. Errors as of Allocate.
+  virtual StatusOr<TernaryMatrix> Place(TernaryMatrix host) = 0;
+  // The same for what EmbedTokens and DenseLinear take, both where head and embedding are one; the
+  // host's memory may be freed on return unless the result still points there. f32 in kRows keeps
+  // its layout: vectors of weights are placed as matrices of one row.
+  virtual StatusOr<PlacedDense> Place(const DenseMatrix& host) = 0;
 
   virtual void EmbedTokens(const EmbedTokensParams<F>& p) = 0;
   virtual void RmsNorm(const RmsNormParams<F>& p) = 0;
@@ -201,12 +234,20 @@ class Ops {
   virtual void Sample(const SampleOpParams<F>& p) = 0;
 
   // Chooses between ways to compute the same bits by how fast they are here and now, on `samples`,
-  // matrices of the model to be served: some tens of milliseconds. Returns what was chosen.
+  // placed matrices of the model to be served: some tens of milliseconds. Returns what was chosen.
   virtual std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> /*samples*/) { return {}; }
 
   // Waits until everything asked for is done; the first failure since the last Finish, if any.
   virtual Status Finish() = 0;
 };
+
+// `size` zeroed elements of the device's memory; errors as of Ops::Allocate.
+template <typename T, typename F>
+StatusOr<DeviceArray<T>> AllocateArray(Ops<F>& ops, int64_t size) {
+  STERNA_ASSIGN_OR_RETURN(DeviceMemory memory,
+                          ops.Allocate(size * static_cast<int64_t>(sizeof(T))));
+  return DeviceArray<T>(std::move(memory));
+}
 
 }  // namespace sterna
 

@@ -1,4 +1,5 @@
-// THE in-memory layout of ternary weights: 2 bits a weight, blocks of 16 rows x 64 columns.
+// THE in-memory layout of ternary weights: 2 bits a weight, blocks of 16 rows x 64 columns. Loaders
+// make it, and a device that multiplies from another one converts it (Ops::Place).
 //
 // A weight w in {-1, 0, +1} is stored as its code c = w + 1 in {0, 1, 2}; code 3 never occurs.
 // A block is 256 bytes: four 64-byte lines. Line j holds columns 16j .. 16j+15 of the block:
@@ -28,6 +29,7 @@
 
 #include "base/aligned_buffer.h"
 #include "base/check.h"
+#include "kernels/device_memory.h"
 
 namespace sterna {
 
@@ -75,34 +77,60 @@ enum class ScaleGranularity {
   kGroup,   // `group_size` neighbouring columns of one row
 };
 
+// How the codes and scales of a matrix lie, and in whose memory.
+enum class TernaryLayout {
+  kBlocks16x64,      // as drawn above, in memory that the host reads and writes
+  kFragments16x128,  // of kernels/cuda, in its device's
+};
+
 // A packed weight matrix W [rows = outputs, cols = inputs] and its scales. The scale multiplies:
-// W[n][k] = w[n][k] * scale. Move-only.
+// W[n][k] = w[n][k] * scale. Move-only. What looks at single weights or scales, or sets them, is
+// for kBlocks16x64 alone.
 class TernaryMatrix {
  public:
   TernaryMatrix() = default;
   // All weights zero, one scale of 1 for the tensor.
   TernaryMatrix(int64_t rows, int64_t cols) : rows_(rows), cols_(cols) {
     STERNA_CHECK(rows > 0 && cols > 0);
-    packed_ = AlignedBuffer<uint8_t>(TernaryPackedBytes(rows, cols));
-    std::memset(packed_.data(), kTernaryPaddingByte, packed_.size());
+    packed_ = DeviceArray<uint8_t>(AllocateHostMemory(TernaryPackedBytes(rows, cols)));
+    std::memset(packed_.data(), kTernaryPaddingByte, static_cast<size_t>(packed_bytes()));
+  }
+  // The matrix that `host` is, as a device reads it: its codes and, unless one scale is for the
+  // tensor, its scales, both in `layout`.
+  static TernaryMatrix Placed(const TernaryMatrix& host, TernaryLayout layout, DeviceMemory packed,
+                              DeviceMemory scales) {
+    TernaryMatrix placed;
+    placed.rows_ = host.rows_;
+    placed.cols_ = host.cols_;
+    placed.layout_ = layout;
+    placed.packed_ = DeviceArray<uint8_t>(std::move(packed));
+    placed.granularity_ = host.granularity_;
+    placed.group_size_ = host.group_size_;
+    placed.tensor_scale_ = host.tensor_scale_;
+    placed.scales_ = DeviceArray<float>(std::move(scales));
+    return placed;
   }
 
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t row_blocks() const { return CeilDiv(rows_, kTernaryBlockRows); }
   int64_t col_blocks() const { return CeilDiv(cols_, kTernaryBlockCols); }
+  TernaryLayout layout() const { return layout_; }
   const uint8_t* packed() const { return packed_.data(); }
-  int64_t packed_bytes() const { return static_cast<int64_t>(packed_.size()); }
+  int64_t packed_bytes() const { return packed_.size(); }
 
   // The weight at (row, col): -1, 0 or +1.
   int8_t At(int64_t row, int64_t col) const {
+    CheckBlocks();
     const TernaryCodePosition p = LocateTernaryCode(row, col, cols_);
-    return static_cast<int8_t>(((packed_[p.byte] >> p.shift) & 3) - 1);
+    return static_cast<int8_t>(((packed_.data()[p.byte] >> p.shift) & 3) - 1);
   }
   void Set(int64_t row, int64_t col, int8_t weight) {
+    CheckBlocks();
     const TernaryCodePosition p = LocateTernaryCode(row, col, cols_);
     const int code = weight + 1;
-    packed_[p.byte] = static_cast<uint8_t>((packed_[p.byte] & ~(3 << p.shift)) | (code << p.shift));
+    uint8_t& byte = packed_.data()[p.byte];
+    byte = static_cast<uint8_t>((byte & ~(3 << p.shift)) | (code << p.shift));
   }
   // Writes one whole row, `weights` [cols] in {-1, 0, +1}.
   void SetRow(int64_t row, std::span<const int8_t> weights) {
@@ -114,6 +142,7 @@ class TernaryMatrix {
   // bytes[c] (`bytes` [cols]), and never 3. Sixteen columns at a time: the loaders' way in.
   void SetRowCodes(int64_t row, std::span<const uint8_t> bytes, int shift) {
     static_assert(std::endian::native == std::endian::little, "column k of a word is byte k");
+    CheckBlocks();
     STERNA_CHECK(row >= 0 && row < rows_ && static_cast<int64_t>(bytes.size()) == cols_);
     STERNA_CHECK(shift == 0 || shift == 2 || shift == 4 || shift == 6);
     uint8_t* line = packed_.data() + LocateTernaryCode(row, 0, cols_).byte;
@@ -137,10 +166,13 @@ class TernaryMatrix {
   int64_t num_groups() const { return CeilDiv(cols_, group_size()); }
   // Kept in double, because the float64 oracle compares against exact inverses of stored scales.
   double tensor_scale() const { return tensor_scale_; }
-  // [row_blocks()][num_groups()][kTernaryBlockRows]; empty for kTensor.
+  // In kBlocks16x64 [row_blocks()][num_groups()][kTernaryBlockRows]; empty for kTensor.
   std::span<const float> scales() const { return scales_.span(); }
   // Of the weights of a row in a group, unless the granularity is kTensor.
-  float scale(int64_t row, int64_t group) const { return scales_[ScaleIndex(row, group)]; }
+  float scale(int64_t row, int64_t group) const {
+    CheckBlocks();
+    return scales_.data()[ScaleIndex(row, group)];
+  }
 
   void SetTensorScale(double scale) {
     granularity_ = ScaleGranularity::kTensor;
@@ -161,28 +193,32 @@ class TernaryMatrix {
   }
 
  private:
+  void CheckBlocks() const { STERNA_CHECK(layout_ == TernaryLayout::kBlocks16x64); }
   int64_t ScaleIndex(int64_t row, int64_t group) const {
     return (row / kTernaryBlockRows * num_groups() + group) * kTernaryBlockRows +
            row % kTernaryBlockRows;
   }
   // `scales` [rows][num_groups()].
   void PackScales(std::span<const float> scales) {
+    CheckBlocks();
     STERNA_CHECK(static_cast<int64_t>(scales.size()) == rows_ * num_groups());
-    scales_ = AlignedBuffer<float>(row_blocks() * num_groups() * kTernaryBlockRows);
+    const int64_t padded = row_blocks() * num_groups() * kTernaryBlockRows;
+    scales_ = DeviceArray<float>(AllocateHostMemory(padded * static_cast<int64_t>(sizeof(float))));
     for (int64_t row = 0; row < rows_; ++row) {
       for (int64_t group = 0; group < num_groups(); ++group) {
-        scales_[ScaleIndex(row, group)] = scales[row * num_groups() + group];
+        scales_.data()[ScaleIndex(row, group)] = scales[row * num_groups() + group];
       }
     }
   }
 
   int64_t rows_ = 0;
   int64_t cols_ = 0;
-  AlignedBuffer<uint8_t> packed_;
+  TernaryLayout layout_ = TernaryLayout::kBlocks16x64;
+  DeviceArray<uint8_t> packed_;
   ScaleGranularity granularity_ = ScaleGranularity::kTensor;
   int64_t group_size_ = 0;
   double tensor_scale_ = 1.0;
-  AlignedBuffer<float> scales_;
+  DeviceArray<float> scales_;
 };
 
 }  // namespace sterna

@@ -16,6 +16,7 @@
 #include "base/aligned_buffer.h"
 #include "base/thread_pool.h"
 #include "kernels/cpu/kernel_table.h"
+#include "kernels/host_memory_ops.h"
 #include "kernels/ops.h"
 
 namespace sterna::cpu {
@@ -28,7 +29,7 @@ inline constexpr int64_t kFloatsPerNanosecond = 4;
 // That m is [rows, cols] and laid out as the kernels take it.
 void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols);
 
-class CpuOps final : public Ops<float> {
+class CpuOps final : public HostMemoryOps<float> {
  public:
   // `kernels` must be one this machine can run (isa.h).
   CpuOps(const CpuKernels& kernels, int num_threads)

@@ -20,6 +20,7 @@ constexpr int64_t kPanelRows = kPanelBlocks * kTernaryBlockRows;
 TernaryTask MakeTask(const TernaryLinearParams<float>& p) {
   const TernaryMatrix& w = *p.w;
   CheckQuantized(p.q, p.y.rows, w.cols());
+  STERNA_CHECK(w.layout() == TernaryLayout::kBlocks16x64);
   STERNA_CHECK(p.q.num_groups() == w.num_groups() && p.y.cols == w.rows());
   STERNA_CHECK(p.bias.empty() || std::ssize(p.bias) == w.rows());
   return {.packed = w.packed(),

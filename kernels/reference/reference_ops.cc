@@ -12,6 +12,7 @@
 #include "base/check.h"
 #include "kernels/devices.h"
 #include "kernels/half_float.h"
+#include "kernels/host_memory_ops.h"
 #include "kernels/ops.h"
 #include "kernels/reference/reference_sampler.h"
 
@@ -146,7 +147,7 @@ F Activate(Activation activation, F gate) {
 }
 
 template <typename F>
-class ReferenceOps final : public Ops<F> {
+class ReferenceOps final : public HostMemoryOps<F> {
  public:
   std::string Name() const override {
     return std::is_same_v<F, double> ? "reference/f64" : "reference/f32";

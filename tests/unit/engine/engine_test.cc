@@ -6,6 +6,7 @@
 #include <set>
 #include <thread>
 
+#include "kernels/host_memory_ops.h"
 #include "tests/testing/tiny_model.h"
 
 namespace sterna {
@@ -409,7 +410,7 @@ TEST(EngineTest, StatsEqualWhatClientsSaw) {
 }
 
 // An implementation of Ops that burns fake joules in every forward, and fails when told to.
-class BurningOps final : public Ops<float> {
+class BurningOps final : public HostMemoryOps<float> {
  public:
   explicit BurningOps(sterna::testing::FakeMeter** meter) : meter_(meter) {}
   std::string Name() const override { return "burning"; }
