@@ -25,6 +25,14 @@ std::vector<std::string> CpuIsaLevels();
 // InvalidArgument, naming the choices, for a level that is unknown or that this machine lacks.
 StatusOr<std::unique_ptr<Ops<float>>> CreateCpuOps(const CpuOptions& options);
 
+struct CudaOptions {
+  int device = 0;  // its number, as the driver counts from 0
+};
+
+// One NVIDIA GPU. FailedPrecondition where this build has no CUDA, there is no driver or GPU, or
+// none that is new enough; NotFound where there is no such device.
+StatusOr<std::unique_ptr<Ops<float>>> CreateCudaOps(const CudaOptions& options);
+
 // The readable scalar implementation, F = float or double. One thread.
 template <typename F>
 std::unique_ptr<Ops<F>> CreateReferenceOps();

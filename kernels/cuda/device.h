@@ -1,0 +1,82 @@
+// One CUDA device as the ops use it: a stream on which everything happens in order, memory, copies,
+// and the first failure of all that was asked for.
+//
+// A CUDA error is sticky: after a failed kernel nothing works any more. So the first one is kept,
+// with what was being done, later calls do nothing, and Finish tells it.
+// Lifetime: memory from it must not outlive it. Thread contract: one caller at a time.
+#ifndef STERNA_KERNELS_CUDA_DEVICE_H_
+#define STERNA_KERNELS_CUDA_DEVICE_H_
+
+#include <array>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/status.h"
+#include "kernels/cuda/runtime.h"
+#include "kernels/cuda/ternary_linear.h"
+#include "kernels/device_memory.h"
+
+namespace sterna::cuda {
+
+// The Status of an error: ResourceExhausted for want of memory, else Internal; `what` was being
+// done.
+Status ToStatus(cudaError_t error, const std::string& what);
+
+class Device {
+ public:
+  // NotFound where there is no such device, with those there are; FailedPrecondition where the
+  // driver is missing or too old, or the device is older than sm_80.
+  static StatusOr<std::unique_ptr<Device>> Open(int index);
+  ~Device();
+  Device(const Device&) = delete;
+  Device& operator=(const Device&) = delete;
+
+  const std::string& name() const { return name_; }
+  const DeviceTraits& traits() const { return traits_; }
+  cudaStream_t stream() const { return stream_; }
+
+  // Zeroed, on a boundary of 256 bytes. ResourceExhausted names what was asked for and is free.
+  StatusOr<DeviceMemory> Allocate(int64_t bytes);
+  int64_t free_bytes() const;
+
+  // `from` may be written again on return.
+  void CopyToDevice(void* to, const void* from, int64_t bytes);
+  Status CopyToHost(void* to, const void* from, int64_t bytes);
+
+  // Does `enqueue`, which asks for work on `stream()` and returns what came of it, unless something
+  // has failed before.
+  template <typename Enqueue>
+  void Do(const char* what, const Enqueue& enqueue) {
+    if (!status_.ok()) return;
+    Check(cudaSetDevice(index_), what);  // a thread begins with device 0
+    if (status_.ok()) Check(enqueue(), what);
+  }
+  // Waits for all that was asked for; the first failure ever.
+  Status Finish();
+
+ private:
+  // Memory that the device copies from in the background, used in turn.
+  struct Staging {
+    void* host = nullptr;
+    cudaEvent_t copied = nullptr;
+  };
+  static constexpr int64_t kStagingBytes = int64_t{4} << 20;
+
+  explicit Device(int index) : index_(index) {}
+  Status Start();
+  // Keeps the first failure.
+  void Check(cudaError_t error, const char* what);
+
+  const int index_;
+  std::string name_;
+  DeviceTraits traits_;
+  cudaStream_t stream_ = nullptr;
+  std::array<Staging, 2> staging_;
+  size_t next_staging_ = 0;
+  Status status_;
+};
+
+}  // namespace sterna::cuda
+
+#endif  // STERNA_KERNELS_CUDA_DEVICE_H_
