@@ -1,0 +1,591 @@
+// Every op of the CUDA backend against the reference: ternary products bit for bit, floats within
+// bounds made of the roundings that an op does, on inputs drawn anew in every run (gtest's
+// --gtest_random_seed repeats one), with outputs that hold noise before.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory>
+#include <numeric>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "kernels/devices.h"
+#include "kernels/half_float.h"
+#include "tests/cuda/device_under_test.h"
+#include "tests/unit/kernels/kernel_testing.h"
+
+namespace sterna {
+namespace {
+
+using ::testing::ContainerEq;
+using testing::Quantized;
+using testing::Random;
+using testing::RandomFloats;
+using testing::ToDouble;
+using testing::View;
+
+constexpr double kEps = std::numeric_limits<float>::epsilon();
+constexpr double kHalfEps = 0x1p-11;  // half precision rounds by so much
+constexpr float kNormEps = 1e-5f;
+
+// A vector in the device's memory.
+template <typename T>
+class OnDevice {
+ public:
+  OnDevice(Ops<float>& ops, const std::vector<T>& values) : ops_(ops) {
+    StatusOr<DeviceArray<T>> array = AllocateArray<T>(ops, std::ssize(values));
+    STERNA_CHECK(array.ok());
+    array_ = *std::move(array);
+    Write(values);
+  }
+  void Write(const std::vector<T>& values) {
+    ops_.CopyToDevice(array_.data(), values.data(), std::ssize(values) * kBytes);
+  }
+  std::vector<T> Read() {
+    std::vector<T> values(static_cast<size_t>(array_.size()));
+    const Status status = ops_.CopyToHost(values.data(), array_.data(), array_.size() * kBytes);
+    EXPECT_TRUE(status.ok()) << status;
+    return values;
+  }
+  T* data() { return array_.data(); }
+  std::span<const T> span() const { return array_.span(); }
+  Mat<T> AsRows(int64_t rows) { return {array_.data(), rows, array_.size() / rows}; }
+
+ private:
+  static constexpr auto kBytes = static_cast<int64_t>(sizeof(T));
+  Ops<float>& ops_;
+  DeviceArray<T> array_;
+};
+
+// Quantised activations there, as `host` has them.
+struct QuantizedOnDevice {
+  OnDevice<int8_t> q;
+  OnDevice<float> scale;
+  OnDevice<int32_t> sum;
+  QuantizedMat<float> mat;
+
+  QuantizedOnDevice(Ops<float>& ops, const Quantized<float>& host)
+      : q(ops, host.q), scale(ops, host.scale), sum(ops, host.sum), mat(host.mat) {
+    mat.q = q.data();
+    mat.scale = scale.data();
+    mat.sum = sum.data();
+  }
+};
+
+class CudaOpsTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    StatusOr<std::unique_ptr<Ops<float>>> ops = testing::OpenDeviceUnderTest();
+    if (absl::IsFailedPrecondition(ops.status())) GTEST_SKIP() << ops.status().message();
+    ASSERT_TRUE(ops.ok()) << ops.status();
+    ops_ = *std::move(ops);
+  }
+  void TearDown() override {
+    if (ops_ != nullptr) EXPECT_TRUE(ops_->Finish().ok());
+  }
+  std::vector<float> Noise(int64_t n) { return RandomFloats(random_, n, 1e6f); }
+  int64_t Between(int64_t least, int64_t most) {
+    return std::uniform_int_distribution<int64_t>(least, most)(random_);
+  }
+  PlacedDense PlaceDense(const DenseMatrix& host) {
+    StatusOr<PlacedDense> placed = ops_->Place(host);
+    STERNA_CHECK(placed.ok());
+    return *std::move(placed);
+  }
+  TernaryMatrix PlaceTernary(const TernaryMatrix& host);
+
+  static uint64_t Seed() {
+    return static_cast<uint64_t>(::testing::UnitTest::GetInstance()->random_seed());
+  }
+  Random random_{Seed()};
+  std::unique_ptr<Ops<float>> ops_;
+  std::unique_ptr<Ops<float>> reference_ = CreateReferenceOps<float>();
+  std::unique_ptr<Ops<double>> exact_ = CreateReferenceOps<double>();
+};
+
+// Place takes the host's away; the test still needs it.
+TernaryMatrix CudaOpsTest::PlaceTernary(const TernaryMatrix& host) {
+  TernaryMatrix copy(host.rows(), host.cols());
+  std::vector<int8_t> row(static_cast<size_t>(host.cols()));
+  for (int64_t r = 0; r < host.rows(); ++r) {
+    for (int64_t c = 0; c < host.cols(); ++c) row[static_cast<size_t>(c)] = host.At(r, c);
+    copy.SetRow(r, row);
+  }
+  std::vector<float> scales;
+  for (int64_t r = 0; host.granularity() != ScaleGranularity::kTensor && r < host.rows(); ++r) {
+    for (int64_t g = 0; g < host.num_groups(); ++g) scales.push_back(host.scale(r, g));
+  }
+  switch (host.granularity()) {
+    case ScaleGranularity::kTensor:
+      copy.SetTensorScale(host.tensor_scale());
+      break;
+    case ScaleGranularity::kRow:
+      copy.SetRowScales(scales);
+      break;
+    case ScaleGranularity::kGroup:
+      copy.SetGroupScales(scales, host.group_size());
+      break;
+  }
+  StatusOr<TernaryMatrix> placed = ops_->Place(std::move(copy));
+  STERNA_CHECK(placed.ok());
+  return *std::move(placed);
+}
+
+TernaryMatrix RandomOfKind(Random& random, int kind, int64_t rows, int64_t cols) {
+  TernaryMatrix w = testing::RandomTernary(random, rows, cols);
+  if (kind == 0) w.SetTensorScale(0.731);
+  if (kind == 1) w.SetRowScales(testing::RandomScales(random, rows));
+  if (kind >= 2) {
+    const int64_t group = kind == 2 ? 64 : 128;
+    w.SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
+  }
+  return w;
+}
+
+TEST_F(CudaOpsTest, TernaryLinearEqualsTheReferenceBitForBit) {
+  const bool slow = testing::DeviceUnderTestIsSlow();
+  const int64_t most = slow ? 150 : 3000;
+  for (int i = 0; i < (slow ? 24 : 200); ++i) {
+    const int64_t rows = Between(1, most), cols = Between(1, 2 * most);
+    const int64_t tokens = i % 3 == 0 ? Between(65, slow ? 140 : 700) : Between(1, 64);
+    const TernaryMatrix w = RandomOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix placed = PlaceTernary(w);
+    Quantized<float> q(tokens, cols, w.group_size());
+    testing::FillRandom(random_, q);
+    QuantizedOnDevice device_q(*ops_, q);
+    const std::vector<float> bias = RandomFloats(random_, rows);
+    OnDevice<float> device_bias(*ops_, bias);
+    std::vector<float> expected = RandomFloats(random_, tokens * rows);
+    OnDevice<float> y(*ops_, expected);
+    const bool accumulate = i % 2 == 0;
+    reference_->TernaryLinear(
+        {.q = q.mat, .w = &w, .bias = bias, .accumulate = accumulate, .y = View(expected, tokens)});
+    ops_->TernaryLinear({.q = device_q.mat,
+                         .w = &placed,
+                         .bias = device_bias.span(),
+                         .accumulate = accumulate,
+                         .y = y.AsRows(tokens)});
+    ASSERT_THAT(y.Read(), ContainerEq(expected))
+        << tokens << "x" << rows << "x" << cols << " kind " << i % 4 << " seed " << Seed();
+  }
+}
+
+// exp rounds differently from one library to the next.
+TEST_F(CudaOpsTest, GatedLinearIsTheReferences) {
+  for (int i = 0; i < 16; ++i) {
+    const int64_t rows = Between(1, 300), cols = Between(1, 500);
+    const int64_t tokens = i % 2 == 0 ? Between(1, 20) : Between(65, 130);
+    const TernaryMatrix gate = RandomOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix up = RandomOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix placed_gate = PlaceTernary(gate), placed_up = PlaceTernary(up);
+    Quantized<float> q(tokens, cols, gate.group_size());
+    testing::FillRandom(random_, q);
+    QuantizedOnDevice device_q(*ops_, q), other_q(*ops_, q);
+    const auto activation = i % 3 == 0 ? Activation::kReluSquared : Activation::kSilu;
+    std::vector<float> expected(static_cast<size_t>(tokens * rows));
+    reference_->GatedLinear({.gate = {.q = q.mat, .w = &gate, .bias = {}},
+                             .up = {.q = q.mat, .w = &up, .bias = {}},
+                             .activation = activation,
+                             .h = View(expected, tokens)});
+    OnDevice<float> h(*ops_, Noise(tokens * rows));
+    // Both from one input, and each from its own.
+    for (QuantizedOnDevice* up_q : {&device_q, &other_q}) {
+      h.Write(Noise(tokens * rows));
+      ops_->GatedLinear({.gate = {.q = device_q.mat, .w = &placed_gate, .bias = {}},
+                         .up = {.q = up_q->mat, .w = &placed_up, .bias = {}},
+                         .activation = activation,
+                         .h = h.AsRows(tokens)});
+      const std::vector<float> actual = h.Read();
+      for (size_t e = 0; e < expected.size(); ++e) {
+        ASSERT_NEAR(actual[e], expected[e], 8 * kEps * std::abs(expected[e])) << "at " << e;
+      }
+    }
+  }
+}
+
+TEST_F(CudaOpsTest, RmsNormAndQuantize) {
+  for (const int64_t cols : {1, 7, 100, 2560, 6912}) {
+    for (const int64_t tokens : {1, 5}) {
+      const std::vector<float> x = RandomFloats(random_, tokens * cols);
+      const std::vector<float> weight = testing::RandomScales(random_, cols);
+      std::vector<double> expected(x.size());
+      const std::vector<double> exact_x = ToDouble(x);
+      exact_->RmsNorm({.x = testing::ConstView(exact_x, tokens),
+                       .weight = weight,
+                       .eps = kNormEps,
+                       .y = View(expected, tokens)});
+      OnDevice<float> device_x(*ops_, x), device_weight(*ops_, weight),
+          y(*ops_, Noise(std::ssize(x)));
+      ops_->RmsNorm({.x = AsConst(device_x.AsRows(tokens)),
+                     .weight = device_weight.span(),
+                     .eps = kNormEps,
+                     .y = y.AsRows(tokens)});
+      const std::vector<float> normed = y.Read();
+      const double error = (static_cast<double>(cols) / 4 + 16) * kEps;
+      for (size_t i = 0; i < x.size(); ++i) {
+        ASSERT_NEAR(normed[i], expected[i], error * std::abs(expected[i]) + 1e-30);
+      }
+      // Quantising what was normed is quantising in one go: the same roundings in the same order.
+      Quantized<float> host(tokens, cols);
+      QuantizedOnDevice fused(*ops_, host), apart(*ops_, host);
+      ops_->RmsNormQuantize({.x = AsConst(device_x.AsRows(tokens)),
+                             .weight = device_weight.span(),
+                             .eps = kNormEps,
+                             .out = fused.mat});
+      ops_->RmsNormQuantize(
+          {.x = AsConst(y.AsRows(tokens)), .weight = {}, .eps = kNormEps, .out = apart.mat});
+      reference_->RmsNormQuantize({.x = testing::ConstView(normed, tokens),
+                                   .weight = {},
+                                   .eps = kNormEps,
+                                   .out = host.mat});
+      EXPECT_THAT(apart.q.Read(), ContainerEq(host.q));
+      EXPECT_THAT(apart.scale.Read(), ContainerEq(host.scale));
+      EXPECT_THAT(apart.sum.Read(), ContainerEq(host.sum));
+      EXPECT_THAT(fused.q.Read(), ContainerEq(host.q));
+      EXPECT_THAT(fused.sum.Read(), ContainerEq(host.sum));
+    }
+  }
+}
+
+TEST_F(CudaOpsTest, EmbeddingAndHeadOfEveryType) {
+  const bool slow = testing::DeviceUnderTestIsSlow();
+  const int64_t rows = slow ? 150 : 5003, cols = slow ? 200 : 2570;
+  const std::vector<float> values = RandomFloats(random_, rows * cols, 0.05f);
+  const std::vector<uint16_t> bits = testing::ToBf16(values);
+  const testing::DenseTiles bf16(bits, rows, cols), int8(values, rows, cols);
+  const DenseMatrix kinds[] = {testing::DenseRows(values, rows, cols),
+                               testing::DenseRows(bits, rows, cols), bf16.view(), int8.view()};
+  for (const DenseMatrix& host : kinds) {
+    const PlacedDense placed = PlaceDense(host);
+    const std::vector<int32_t> ids = {static_cast<int32_t>(rows - 1), 0, 17, 17};
+    OnDevice<int32_t> device_ids(*ops_, ids);
+    OnDevice<float> x(*ops_, Noise(4 * cols));
+    ops_->EmbedTokens({.token_ids = device_ids.span(), .table = placed.view, .x = x.AsRows(4)});
+    std::vector<float> embedded(static_cast<size_t>(4 * cols));
+    reference_->EmbedTokens({.token_ids = ids, .table = host, .x = View(embedded, 4)});
+    EXPECT_THAT(x.Read(), ContainerEq(embedded)) << DenseTypeName(host.type);
+
+    for (const int64_t tokens : {1, 9, 33}) {
+      const std::vector<float> in = RandomFloats(random_, tokens * cols);
+      const std::vector<double> exact_in = ToDouble(in);
+      std::vector<double> expected(static_cast<size_t>(tokens * rows));
+      exact_->DenseLinear(
+          {.x = testing::ConstView(exact_in, tokens), .w = host, .y = View(expected, tokens)});
+      OnDevice<float> device_in(*ops_, in), y(*ops_, Noise(tokens * rows));
+      ops_->DenseLinear(
+          {.x = AsConst(device_in.AsRows(tokens)), .w = placed.view, .y = y.AsRows(tokens)});
+      const std::vector<float> actual = y.Read();
+      std::vector<double> row(static_cast<size_t>(cols));
+      for (int64_t n = 0; n < rows; ++n) {
+        host.CopyRow(n, row.data());
+        for (int64_t t = 0; t < tokens; ++t) {
+          double magnitude = 0, largest = 0, weights = 0;
+          for (int64_t c = 0; c < cols; ++c) {
+            const double value = std::abs(exact_in[static_cast<size_t>(t * cols + c)]);
+            const double weight = std::abs(row[static_cast<size_t>(c)]);
+            magnitude += value * weight;
+            largest = std::max(largest, value);
+            weights += weight;
+          }
+          // Sums in float; int8 rounds activations to 16 bits of the largest as well.
+          double error = static_cast<double>(cols + 16) * kEps * magnitude;
+          if (host.type == DenseType::kI8) error += 0.51 / 32639 * largest * weights;
+          const auto i = static_cast<size_t>(t * rows + n);
+          ASSERT_NEAR(actual[i], expected[i], error)
+              << DenseTypeName(host.type) << " " << t << "," << n;
+        }
+      }
+    }
+  }
+}
+
+// One layer's cache on both sides, some sequences in it.
+struct AttentionProblem {
+  int64_t heads, kv_heads, head_dim;
+  KvType type;
+  std::vector<int32_t> lengths;
+  int64_t max_blocks = 0;
+  int64_t num_blocks = 0;
+  std::vector<int32_t> tables;               // [sequences, max_blocks]
+  std::vector<int32_t> positions, sequence;  // of the tokens that attend
+  std::vector<int32_t> all_slots;            // of all tokens of all sequences
+  std::vector<int32_t> all_positions;
+  std::vector<float> q, k, v;  // of all tokens
+
+  AttentionProblem(Random& random, int64_t heads, int64_t kv_heads, int64_t head_dim, KvType type,
+                   std::vector<int32_t> lengths, int32_t most_queries)
+      : heads(heads),
+        kv_heads(kv_heads),
+        head_dim(head_dim),
+        type(type),
+        lengths(std::move(lengths)) {
+    for (const int32_t length : this->lengths) {
+      max_blocks = std::max(max_blocks, CeilDiv(length, kKvBlockTokens));
+      num_blocks += CeilDiv(length, kKvBlockTokens);
+    }
+    std::vector<int32_t> order(static_cast<size_t>(num_blocks));
+    std::iota(order.begin(), order.end(), 0);
+    std::shuffle(order.begin(), order.end(), random);
+    size_t next = 0;
+    for (size_t s = 0; s < this->lengths.size(); ++s) {
+      const int32_t length = this->lengths[s];
+      for (int64_t b = 0; b < max_blocks; ++b) {
+        tables.push_back(b < CeilDiv(length, kKvBlockTokens) ? order[next++] : 0);
+      }
+      for (int32_t p = 0; p < length; ++p) {
+        const int32_t block =
+            tables[s * static_cast<size_t>(max_blocks) + static_cast<size_t>(p / kKvBlockTokens)];
+        all_slots.push_back(block * static_cast<int32_t>(kKvBlockTokens) +
+                            p % static_cast<int32_t>(kKvBlockTokens));
+        all_positions.push_back(p);
+        if (p >= length - most_queries) {
+          positions.push_back(p);
+          sequence.push_back(static_cast<int32_t>(s));
+        }
+      }
+    }
+    const auto tokens = std::ssize(all_slots);
+    q = RandomFloats(random, tokens * heads * head_dim);
+    k = RandomFloats(random, tokens * kv_heads * head_dim);
+    v = RandomFloats(random, tokens * kv_heads * head_dim);
+  }
+  int64_t tokens() const { return std::ssize(all_slots); }
+  int64_t queries() const { return std::ssize(positions); }
+  int64_t cache_bytes() const {
+    return num_blocks * kv_heads * KvView<float>::HeadBlockBytes(type, head_dim);
+  }
+  KvView<float> ViewOf(std::byte* k_data, std::byte* v_data) const {
+    return {.type = type,
+            .k = k_data,
+            .v = v_data,
+            .num_blocks = num_blocks,
+            .num_kv_heads = kv_heads,
+            .head_dim = head_dim};
+  }
+};
+
+// RopeAppendKv, then PagedAttention over what it has written.
+class CudaAttentionTest : public CudaOpsTest {
+ protected:
+  void Run(const AttentionProblem& p, int32_t window);
+};
+
+void CudaAttentionTest::Run(const AttentionProblem& p, int32_t window) {
+  const int64_t half = p.head_dim / 2;
+  std::vector<double> inv_freq;
+  for (int64_t i = 0; i < half; ++i) {
+    inv_freq.push_back(std::pow(10000.0, -static_cast<double>(i) / static_cast<double>(half)));
+  }
+  // The reference, in float, and its cache.
+  std::vector<float> cos(static_cast<size_t>(p.tokens() * half)), sin(cos), q = p.q, k = p.k;
+  reference_->RotaryTable({.positions = p.all_positions,
+                           .inv_freq = inv_freq,
+                           .cos = View(cos, p.tokens()),
+                           .sin = View(sin, p.tokens())});
+  std::vector<std::byte> k_cache(static_cast<size_t>(p.cache_bytes())), v_cache(k_cache);
+  reference_->RopeAppendKv({.q = View(q, p.tokens()),
+                            .k = View(k, p.tokens()),
+                            .v = testing::ConstView(p.v, p.tokens()),
+                            .cos = testing::ConstView(cos, p.tokens()),
+                            .sin = testing::ConstView(sin, p.tokens()),
+                            .slots = p.all_slots,
+                            .norm_eps = kNormEps,
+                            .kv = p.ViewOf(k_cache.data(), v_cache.data())});
+  // The device's tables of cos and sin may be off by an ulp: it gets the reference's.
+  OnDevice<float> device_cos(*ops_, cos), device_sin(*ops_, sin);
+  OnDevice<float> device_q(*ops_, p.q), device_k(*ops_, p.k), device_v(*ops_, p.v);
+  OnDevice<int32_t> slots(*ops_, p.all_slots), positions(*ops_, p.positions),
+      sequence(*ops_, p.sequence), tables(*ops_, p.tables);
+  const std::vector<std::byte> stale(static_cast<size_t>(p.cache_bytes()), std::byte{0xff});
+  OnDevice<std::byte> device_k_cache(*ops_, stale), device_v_cache(*ops_, stale);
+  const KvView<float> kv = p.ViewOf(device_k_cache.data(), device_v_cache.data());
+  ops_->RopeAppendKv({.q = device_q.AsRows(p.tokens()),
+                      .k = device_k.AsRows(p.tokens()),
+                      .v = AsConst(device_v.AsRows(p.tokens())),
+                      .cos = AsConst(device_cos.AsRows(p.tokens())),
+                      .sin = AsConst(device_sin.AsRows(p.tokens())),
+                      .slots = slots.span(),
+                      .norm_eps = kNormEps,
+                      .kv = kv});
+  EXPECT_THAT(device_q.Read(), ContainerEq(q));
+  EXPECT_THAT(device_k.Read(), ContainerEq(k));
+  const std::vector<std::byte> k_written = device_k_cache.Read(), v_written = device_v_cache.Read();
+  for (const int32_t slot : p.all_slots) {
+    for (int64_t h = 0; h < p.kv_heads; ++h) {
+      const auto at = static_cast<size_t>(kv.Offset(slot, h));
+      const auto bytes = static_cast<size_t>(p.head_dim * KvView<float>::ElementBytes(p.type));
+      ASSERT_EQ(std::memcmp(&k_written[at], &k_cache[at], bytes), 0) << "k of slot " << slot;
+      ASSERT_EQ(std::memcmp(&v_written[at], &v_cache[at], bytes), 0) << "v of slot " << slot;
+    }
+  }
+  // Attention in double over the cache as it was written.
+  std::vector<float> queries;
+  int64_t token = 0, next = 0;
+  for (size_t s = 0; s < p.lengths.size(); ++s) {
+    for (int32_t position = 0; position < p.lengths[s]; ++position, ++token) {
+      if (next == p.queries() || p.sequence[static_cast<size_t>(next)] != static_cast<int32_t>(s) ||
+          p.positions[static_cast<size_t>(next)] != position) {
+        continue;
+      }
+      const float* row = q.data() + token * p.heads * p.head_dim;
+      queries.insert(queries.end(), row, row + p.heads * p.head_dim);
+      ++next;
+    }
+  }
+  std::vector<float> expected(queries.size());
+  const auto scale = static_cast<float>(1 / std::sqrt(static_cast<double>(p.head_dim)));
+  reference_->PagedAttention({.q = testing::ConstView(queries, p.queries()),
+                              .kv = p.ViewOf(k_cache.data(), v_cache.data()),
+                              .positions = p.positions,
+                              .sequence = p.sequence,
+                              .block_tables = testing::ConstView(p.tables, std::ssize(p.lengths)),
+                              .scale = scale,
+                              .window = window,
+                              .o = View(expected, p.queries())});
+  OnDevice<float> in(*ops_, queries), o(*ops_, Noise(std::ssize(queries)));
+  ops_->PagedAttention({.q = AsConst(in.AsRows(p.queries())),
+                        .kv = kv,
+                        .positions = positions.span(),
+                        .sequence = sequence.span(),
+                        .block_tables = AsConst(tables.AsRows(std::ssize(p.lengths))),
+                        .scale = scale,
+                        .window = window,
+                        .o = o.AsRows(p.queries())});
+  const std::vector<float> actual = o.Read();
+  // Weights and values are rounded to half precision on their way: an error of the largest value.
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < expected.size(); ++i) {
+    ASSERT_TRUE(std::isfinite(actual[i])) << "at " << i;
+    difference += (actual[i] - expected[i]) * (actual[i] - expected[i]);
+    norm += expected[i] * expected[i];
+  }
+  EXPECT_LT(std::sqrt(difference / norm), 8 * kHalfEps)
+      << p.heads << "/" << p.kv_heads << " heads of " << p.head_dim << ", window " << window;
+}
+
+TEST_F(CudaAttentionTest, OverACacheThatRopeAppendKvHasWritten) {
+  const bool slow = testing::DeviceUnderTestIsSlow();
+  for (const KvType type : {KvType::kF16, KvType::kI8}) {
+    for (const int32_t window : {0, 50}) {
+      Run(AttentionProblem(random_, 4, 2, 64, type, {1, 40, 300}, 3), window);
+      Run(AttentionProblem(random_, 5, 1, 24, type, {70, 17}, 100), window);
+      Run(AttentionProblem(random_, 3, 3, 128, type, {33}, 33), window);
+      if (slow) continue;
+      Run(AttentionProblem(random_, 20, 5, 128, type, {1, 700, 64, 4001}, 1), window);
+      Run(AttentionProblem(random_, 32, 8, 128, type, {2048, 100, 31}, 700), window);
+      Run(AttentionProblem(random_, 16, 2, 256, type, {1000, 500}, 20), window);
+    }
+  }
+}
+
+TEST_F(CudaOpsTest, RotaryTableAndGatherRows) {
+  const std::vector<int32_t> positions = {0, 1, 77, 131071};
+  std::vector<double> inv_freq;
+  for (int i = 0; i < 40; ++i) inv_freq.push_back(std::pow(500000.0, -i / 40.0));
+  std::vector<float> cos(160), sin(160);
+  reference_->RotaryTable({.positions = positions,
+                           .inv_freq = inv_freq,
+                           .factor = 1.25,
+                           .cos = View(cos, 4),
+                           .sin = View(sin, 4)});
+  OnDevice<int32_t> device_positions(*ops_, positions);
+  OnDevice<double> device_freq(*ops_, inv_freq);
+  OnDevice<float> device_cos(*ops_, Noise(160)), device_sin(*ops_, Noise(160));
+  ops_->RotaryTable({.positions = device_positions.span(),
+                     .inv_freq = device_freq.span(),
+                     .factor = 1.25,
+                     .cos = device_cos.AsRows(4),
+                     .sin = device_sin.AsRows(4)});
+  const std::vector<float> actual_cos = device_cos.Read(), actual_sin = device_sin.Read();
+  for (size_t i = 0; i < 160; ++i) {
+    EXPECT_NEAR(actual_cos[i], cos[i], 1.25 * kEps);
+    EXPECT_NEAR(actual_sin[i], sin[i], 1.25 * kEps);
+  }
+
+  const std::vector<float> x = RandomFloats(random_, 9 * 37);
+  const std::vector<int32_t> rows = {8, 0, 3, 3};
+  std::vector<float> expected(4 * 37);
+  reference_->GatherRows({.x = testing::ConstView(x, 9), .rows = rows, .y = View(expected, 4)});
+  OnDevice<float> device_x(*ops_, x), y(*ops_, Noise(4 * 37));
+  OnDevice<int32_t> device_rows(*ops_, rows);
+  ops_->GatherRows(
+      {.x = AsConst(device_x.AsRows(9)), .rows = device_rows.span(), .y = y.AsRows(4)});
+  EXPECT_THAT(y.Read(), ContainerEq(expected));
+}
+
+// Parameters of every kind, one row each.
+std::vector<SampleParams> SampleKinds(Random& random) {
+  std::vector<SampleParams> kinds(12);
+  kinds[0].temperature = 0;
+  kinds[1].temperature = 0.7f;
+  kinds[2].top_k = 5;
+  kinds[3].top_p = 0.9f;
+  kinds[4].min_p = 0.1f;
+  kinds[5] = {.temperature = 1.3f, .top_k = 50, .top_p = 0.8f, .min_p = 0.01f};
+  kinds[6].num_logprobs = 0;
+  kinds[7] = {.temperature = 0, .num_logprobs = 5};
+  kinds[8] = {.top_p = 0.95f, .num_logprobs = 20};
+  static const std::vector<std::pair<int32_t, float>> kBias = {{3, 4.0f}, {10, -100.0f}};
+  kinds[9].logit_bias = kBias;
+  static const std::vector<TokenCount> kCounts = {{1, 2}, {5, 0}, {9, 1}};
+  kinds[10] = {.temperature = 0,
+               .repetition_penalty = 1.5f,
+               .presence_penalty = 0.5f,
+               .frequency_penalty = 0.25f,
+               .token_counts = kCounts};
+  kinds[11] = {.top_k = 1};
+  for (SampleParams& params : kinds) {
+    params.seed = random();
+    params.position = random() % 1000;
+  }
+  return kinds;
+}
+
+TEST_F(CudaOpsTest, SamplesAsTheReferenceDoes) {
+  int64_t rows_seen = 0, differ = 0;
+  for (const int64_t vocabulary : {40, 1000, testing::DeviceUnderTestIsSlow() ? 3001 : 128256}) {
+    const std::vector<SampleParams> params = SampleKinds(random_);
+    const auto rows = std::ssize(params);
+    const std::vector<float> logits = RandomFloats(random_, rows * vocabulary, 3.0f);
+    std::vector<SampleResult> expected(params.size()), actual(params.size());
+    reference_->Sample(
+        {.logits = testing::ConstView(logits, rows), .params = params, .results = expected});
+    OnDevice<float> device_logits(*ops_, logits);
+    ops_->Sample(
+        {.logits = AsConst(device_logits.AsRows(rows)), .params = params, .results = actual});
+    ASSERT_TRUE(ops_->Finish().ok());
+    for (size_t r = 0; r < params.size(); ++r) {
+      ++rows_seen;
+      // A draw may fall between two roundings of one boundary.
+      if (actual[r].token != expected[r].token) {
+        ++differ;
+        EXPECT_GT(params[r].temperature, 0) << "row " << r;
+        continue;
+      }
+      ASSERT_EQ(actual[r].top.size(), expected[r].top.size()) << "row " << r;
+      if (params[r].num_logprobs >= 0) {
+        EXPECT_NEAR(actual[r].logprob, expected[r].logprob, 1e-5) << "row " << r;
+      }
+      for (size_t i = 0; i < expected[r].top.size(); ++i) {
+        EXPECT_EQ(actual[r].top[i].token, expected[r].top[i].token) << "row " << r;
+        EXPECT_NEAR(actual[r].top[i].logprob, expected[r].top[i].logprob, 1e-5) << "row " << r;
+      }
+    }
+  }
+  EXPECT_LE(differ, rows_seen / 30);
+}
+
+TEST_F(CudaOpsTest, MemoryThatIsNotThereIsRefusedWithNumbers) {
+  const StatusOr<DeviceMemory> memory = ops_->Allocate(int64_t{1} << 50);
+  ASSERT_TRUE(absl::IsResourceExhausted(memory.status())) << memory.status();
+  EXPECT_THAT(memory.status().message(), ::testing::HasSubstr("1073741824 MiB"));
+  EXPECT_TRUE(ops_->Finish().ok());  // and the device goes on
+}
+
+}  // namespace
+}  // namespace sterna
