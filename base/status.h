@@ -1,16 +1,24 @@
-// absl::Status with the two macros the code base uses to pass errors on.
+// absl::Status with what the code base uses to pass errors on.
 #ifndef STERNA_BASE_STATUS_H_
 #define STERNA_BASE_STATUS_H_
 
+#include <string>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/str_cat.h"
 
 namespace sterna {
 
 using absl::Status;
 using absl::StatusOr;
+
+// `status` with `what` it is about in front of its message; OK as it is.
+inline Status Annotate(const Status& status, const std::string& what) {
+  if (status.ok()) return status;
+  return Status(status.code(), absl::StrCat(what, ": ", status.message()));
+}
 
 }  // namespace sterna
 

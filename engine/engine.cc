@@ -83,8 +83,9 @@ struct Inbox {
 
 class EngineImpl final : public Engine {
  public:
-  EngineImpl(const EngineOptions& options, Model<float>* model, const Tokenizer* tokenizer,
-             EnergyMeter* meter, StatsListener* listener, const Clock* clock)
+  EngineImpl(const EngineOptions& options, Model<float>* model, KvCache<float> cache,
+             const Tokenizer* tokenizer, EnergyMeter* meter, StatsListener* listener,
+             const Clock* clock)
       : options_(options),
         model_(model),
         tokenizer_(tokenizer),
@@ -92,7 +93,7 @@ class EngineImpl final : public Engine {
         listener_(listener),
         clock_(clock),
         pool_(options.num_kv_blocks),
-        cache_(model->config(), options.kv_type, options.num_kv_blocks),
+        cache_(std::move(cache)),
         scheduler_({.max_step_tokens = options.max_step_tokens,
                     .max_step_prompt_tokens = options.max_step_prompt_tokens > 0
                                                   ? options.max_step_prompt_tokens
@@ -101,7 +102,7 @@ class EngineImpl final : public Engine {
                     .max_sequences = options.max_sequences},
                    &pool_),
         ledger_(meter, clock, model->energy_costs(options.kv_type)),
-        max_context_tokens_(MaxContext(options, model->config())),
+        max_context_tokens_(LargestStep(options, model->config()).context_tokens),
         thread_([this] {
           NameThisThread("sterna-engine");
           Main();
@@ -131,12 +132,6 @@ class EngineImpl final : public Engine {
   }
 
  private:
-  static int64_t MaxContext(const EngineOptions& options, const ModelConfig& config) {
-    int64_t limit = std::min(config.max_positions, options.num_kv_blocks * kKvBlockTokens);
-    if (options.max_context_tokens > 0) limit = std::min(limit, options.max_context_tokens);
-    return limit;
-  }
-
   Status CheckFits(const Request& request) const;
   void Refused(const Status& status) {
     if (listener_ != nullptr) listener_->OnRefused(ErrorLabelOf(status));
@@ -347,12 +342,12 @@ void EngineImpl::Step() {
 Status EngineImpl::RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled) {
   sample_params_.clear();
   for (Generation* generation : sampled) sample_params_.push_back(generation->NextSample());
-  STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits,
-                          model_->Forward(batch, cache_, sample_params_));
-  if (sampled.empty()) return absl::OkStatus();
+  const Mat<const float> logits = model_->Forward(batch, cache_, sample_params_);
   sample_results_.assign(sampled.size(), SampleResult());
-  model_->ops().Sample(
-      {.logits = logits, .params = sample_params_, .results = std::span(sample_results_)});
+  if (!sampled.empty()) {
+    model_->ops().Sample(
+        {.logits = logits, .params = sample_params_, .results = std::span(sample_results_)});
+  }
   return model_->ops().Finish();
 }
 
@@ -437,18 +432,34 @@ void EngineImpl::CheckIntegrityNow() const {
 
 }  // namespace
 
+StepLimits LargestStep(const EngineOptions& options, const ModelConfig& config) {
+  int64_t context = std::min(config.max_positions, options.num_kv_blocks * kKvBlockTokens);
+  if (options.max_context_tokens > 0) context = std::min(context, options.max_context_tokens);
+  return {.tokens = options.max_step_tokens,
+          .logit_rows = options.max_sequences,
+          .sequences = options.max_sequences,
+          .context_tokens = context};
+}
+
 StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, Model<float>* model,
                                                  const Tokenizer* tokenizer, EnergyMeter* meter,
                                                  StatsListener* listener, const Clock* clock) {
   STERNA_RETURN_IF_ERROR(CheckOptions(options));
-  if (options.max_step_tokens > model->max_step_tokens() ||
-      options.max_sequences > model->max_logit_rows()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("the model's buffers hold ", model->max_step_tokens(), " tokens and ",
-                     model->max_logit_rows(), " rows of logits; the options ask for ",
-                     options.max_step_tokens, " and ", options.max_sequences));
+  const StepLimits largest = LargestStep(options, model->config());
+  if (!model->limits().Covers(largest)) {
+    const auto describe = [](const StepLimits& limits) {
+      return absl::StrCat(limits.tokens, " tokens, ", limits.logit_rows, " rows of logits and ",
+                          limits.sequences, " sequences of ", limits.context_tokens, " tokens");
+    };
+    return absl::InvalidArgumentError(absl::StrCat("the model's buffers hold steps of ",
+                                                   describe(model->limits()),
+                                                   "; the options ask for ", describe(largest)));
   }
-  return std::make_unique<EngineImpl>(options, model, tokenizer, meter, listener, clock);
+  STERNA_ASSIGN_OR_RETURN(KvCache<float> cache,
+                          KvCache<float>::Create(model->config(), options.kv_type,
+                                                 options.num_kv_blocks, model->ops()));
+  return std::make_unique<EngineImpl>(options, model, std::move(cache), tokenizer, meter, listener,
+                                      clock);
 }
 
 }  // namespace sterna

@@ -34,10 +34,15 @@ struct EngineOptions {
   bool check_integrity = false;  // CheckIntegrity after every step, not only when idle (tests)
 };
 
+// The largest step of an engine with these options, num_kv_blocks included: what its model must
+// have room for.
+StepLimits LargestStep(const EngineOptions& options, const ModelConfig& config);
+
 class Engine {
  public:
   // All pointers must outlive the engine; `listener` may be null. `eos_token_ids` come from the
-  // model's config. InvalidArgument names the option that is out of range.
+  // model's config. InvalidArgument names the option that is out of range; ResourceExhausted where
+  // the device has no memory for the K/V cache.
   static StatusOr<std::unique_ptr<Engine>> Create(const EngineOptions& options, Model<float>* model,
                                                   const Tokenizer* tokenizer, EnergyMeter* meter,
                                                   StatsListener* listener, const Clock* clock);

@@ -17,19 +17,20 @@ class RuntimeImpl final : public Runtime {
  public:
   // Members are built in the order of their dependencies and destroyed in reverse: the engine,
   // which uses everything else, goes first.
-  RuntimeImpl(Checkpoint checkpoint, std::unique_ptr<Tokenizer> tokenizer,
-              std::optional<ChatTemplate> chat_template, std::unique_ptr<Ops<float>> ops,
+  RuntimeImpl(std::unique_ptr<Ops<float>> ops, Checkpoint checkpoint,
+              std::unique_ptr<Tokenizer> tokenizer, std::optional<ChatTemplate> chat_template,
               std::unique_ptr<EnergyMeter> meter)
-      : checkpoint_(std::move(checkpoint)),
+      : ops_(std::move(ops)),
+        checkpoint_(std::move(checkpoint)),
         tokenizer_(std::move(tokenizer)),
         chat_template_(std::move(chat_template)),
-        ops_(std::move(ops)),
         meter_(std::move(meter)) {}
 
   Status StartEngine(const EngineOptions& options, StatsListener* listener, const Clock* clock) {
-    model_ = std::make_unique<Model<float>>(&checkpoint_.config, &checkpoint_.weights, ops_.get(),
-                                            options.max_step_tokens, options.max_sequences);
-    STERNA_ASSIGN_OR_RETURN(engine_, Engine::Create(options, model_.get(), tokenizer_.get(),
+    STERNA_ASSIGN_OR_RETURN(
+        model_, Model<float>::Create(&checkpoint_.config, &checkpoint_.weights, ops_.get(),
+                                     LargestStep(options, checkpoint_.config)));
+    STERNA_ASSIGN_OR_RETURN(engine_, Engine::Create(options, &*model_, tokenizer_.get(),
                                                     meter_.get(), listener, clock));
     return absl::OkStatus();
   }
@@ -48,12 +49,12 @@ class RuntimeImpl final : public Runtime {
   const EnergyMeter& energy_meter() const override { return *meter_; }
 
  private:
+  std::unique_ptr<Ops<float>> ops_;
   Checkpoint checkpoint_;
   std::unique_ptr<Tokenizer> tokenizer_;
   std::optional<ChatTemplate> chat_template_;
-  std::unique_ptr<Ops<float>> ops_;
   std::unique_ptr<EnergyMeter> meter_;
-  std::unique_ptr<Model<float>> model_;
+  std::optional<Model<float>> model_;
   std::unique_ptr<Engine> engine_;
   std::vector<Tuning> tuning_;
   ModelInfo info_;
@@ -146,10 +147,11 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
     STERNA_ASSIGN_OR_RETURN(engine_options.num_kv_blocks, ChooseKvBlocks(options, config));
   }
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, head));
+  STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =
-      std::make_unique<RuntimeImpl>(std::move(checkpoint), std::move(tokenizer),
-                                    std::move(chat_template), std::move(ops), std::move(meter));
+      std::make_unique<RuntimeImpl>(std::move(ops), std::move(checkpoint), std::move(tokenizer),
+                                    std::move(chat_template), std::move(meter));
   STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
   STERNA_RETURN_IF_ERROR(runtime->StartEngine(engine_options, listener, clock));
   runtime->Describe(engine_options, clock->NowNs() - start_ns);

@@ -53,9 +53,14 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
   const int64_t most = std::min(kProbeTokens, config.max_positions);
   ModelConfig first_layers = config;
   first_layers.num_layers = std::min<int64_t>(2, config.num_layers);
-  Model<float> model(&first_layers, &weights, ops, most, /*max_logit_rows=*/1);
+  STERNA_ASSIGN_OR_RETURN(
+      Model<float> model,
+      Model<float>::Create(
+          &first_layers, &weights, ops,
+          {.tokens = most, .logit_rows = 1, .sequences = 1, .context_tokens = most}));
   const int64_t blocks = BlockTable::BlocksFor(most);
-  KvCache<float> cache(first_layers, KvType::kF16, blocks);
+  STERNA_ASSIGN_OR_RETURN(KvCache<float> cache,
+                          KvCache<float>::Create(first_layers, KvType::kF16, blocks, *ops));
   StepBatch batch;
   batch.num_sequences = 1;
   batch.max_blocks = blocks;
@@ -68,7 +73,8 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
       batch.sequence.push_back(0);
     }
     const int64_t start_ns = Clock::Steady().NowNs();
-    STERNA_RETURN_IF_ERROR(model.Forward(batch, cache).status());
+    model.Forward(batch, cache);
+    STERNA_RETURN_IF_ERROR(ops->Finish());
     return std::max<int64_t>(Clock::Steady().NowNs() - start_ns, 1);
   };
   // More tokens until they take long enough; small models get there with all, and are measured

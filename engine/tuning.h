@@ -17,6 +17,7 @@ namespace sterna {
 StatusOr<HeadOptions> HeadFor(HeadOptions head, const Ops<float>& ops);
 
 // Ops::Tune with matrices of several layers: those of a large model come from memory, as in a step.
+// Here and below `weights` are placed.
 std::vector<Tuning> TuneOps(const ModelWeights& weights, Ops<float>* ops);
 
 // Prompt tokens a second of the whole model in chunks of up to kProbeTokens at short context, by

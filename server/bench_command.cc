@@ -74,14 +74,9 @@ StatusOr<std::vector<int64_t>> ParseList(std::string_view flag, const std::strin
 
 class Bench {
  public:
-  Bench(const ModelConfig& config, const ModelWeights& weights, Ops<float>& ops,
-        const BenchConfig& options, int64_t most_sequences, int64_t most_tokens)
-      : config_(config),
-        options_(options),
-        ops_(ops),
-        pool_(most_sequences * BlockTable::BlocksFor(most_tokens)),
-        cache_(config, KvTypeOf(options.kv_cache_dtype), pool_.num_blocks()),
-        model_(&config, &weights, &ops, kMaxStepTokens, most_sequences) {}
+  // All must outlive the bench.
+  Bench(const BenchConfig& options, Model<float>& model, KvCache<float>& cache)
+      : options_(options), model_(model), cache_(cache), pool_(cache.num_blocks()) {}
 
   Status Measure(Case& c) {
     const int64_t tokens = c.prompt_tokens + c.sequences * options_.decode_tokens;
@@ -96,7 +91,7 @@ class Bench {
     std::vector<int32_t> prompt(prompt_tokens);
     for (int64_t i = 0; i < prompt_tokens; ++i) {
       prompt[i] = static_cast<int32_t>((i * 7919 + static_cast<int64_t>(order) * 104729 + 1) %
-                                       config_.vocab_size);
+                                       model_.config().vocab_size);
     }
     return std::make_unique<Sequence>(std::move(prompt), 0, order, &pool_);
   }
@@ -107,10 +102,10 @@ class Bench {
     const StepBatch batch = BuildStepBatch(plan);
     const std::vector<SampleParams> params(static_cast<size_t>(batch.num_logits()),
                                            SampleParams{.temperature = 0.0f});
-    STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits, model_.Forward(batch, cache_, params));
+    const Mat<const float> logits = model_.Forward(batch, cache_, params);
     std::vector<SampleResult> results(logits.rows);
-    ops_.Sample({.logits = logits, .params = params, .results = std::span(results)});
-    STERNA_RETURN_IF_ERROR(ops_.Finish());
+    model_.ops().Sample({.logits = logits, .params = params, .results = std::span(results)});
+    STERNA_RETURN_IF_ERROR(model_.ops().Finish());
     size_t row = 0;
     for (const ScheduledSequence& w : plan.work) {
       w.sequence->Advance(w.num_tokens);
@@ -148,13 +143,28 @@ class Bench {
             .max_sequences = num_sequences};
   }
 
-  const ModelConfig& config_;
   const BenchConfig& options_;
-  Ops<float>& ops_;
+  Model<float>& model_;
+  KvCache<float>& cache_;
   BlockPool pool_;
-  KvCache<float> cache_;
-  Model<float> model_;
 };
+
+// Runs every case as often as there are repetitions, in turn.
+Status MeasureAll(const BenchConfig& config, const Checkpoint& checkpoint, Ops<float>& ops,
+                  const StepLimits& limits, std::vector<Case>& cases) {
+  STERNA_ASSIGN_OR_RETURN(
+      Model<float> model,
+      Model<float>::Create(&checkpoint.config, &checkpoint.weights, &ops, limits));
+  const int64_t blocks = limits.sequences * BlockTable::BlocksFor(limits.context_tokens);
+  STERNA_ASSIGN_OR_RETURN(
+      KvCache<float> cache,
+      KvCache<float>::Create(checkpoint.config, KvTypeOf(config.kv_cache_dtype), blocks, ops));
+  Bench bench(config, model, cache);
+  for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
+    for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
+  }
+  return absl::OkStatus();
+}
 
 StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config, const Ops<float>& ops) {
   STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(HeadOptionsOf(config.head), ops));
@@ -285,7 +295,8 @@ Status RunBench(const BenchConfig& config) {
       const std::unique_ptr<Ops<float>> ops,
       CreateCpuOps({.num_threads = static_cast<int>(config.threads), .isa = config.cpu_isa}));
   const int64_t start_ns = Clock::Steady().NowNs();
-  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint, LoadOrMake(config, *ops));
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadOrMake(config, *ops));
+  STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
   const LoadCost load = {.milliseconds = (Clock::Steady().NowNs() - start_ns) / 1'000'000,
                          .peak_resident_bytes = PeakResidentBytes()};
 
@@ -308,10 +319,11 @@ Status RunBench(const BenchConfig& config) {
   }
 
   const std::vector<Tuning> tuning = TuneOps(checkpoint.weights, ops.get());
-  Bench bench(checkpoint.config, checkpoint.weights, *ops, config, most_sequences, most_tokens);
-  for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
-    for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
-  }
+  const StepLimits limits = {.tokens = kMaxStepTokens,
+                             .logit_rows = most_sequences,
+                             .sequences = most_sequences,
+                             .context_tokens = most_tokens};
+  STERNA_RETURN_IF_ERROR(MeasureAll(config, checkpoint, *ops, limits, cases));
   std::printf(
       "%s on %s: ternary weights %.1f MB, head %.1f MB (%s) and shortlist %.1f MB, K/V %s; in "
       "memory "

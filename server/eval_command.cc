@@ -9,6 +9,9 @@
 #include <cmath>
 #include <cstdio>
 #include <nlohmann/json.hpp>
+#include <span>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
@@ -62,22 +65,29 @@ struct EvalResult {
 // One sequence at a time over blocks 0, 1, 2, ...; every token's logits are looked at.
 class Evaluator {
  public:
-  Evaluator(const Checkpoint& checkpoint, Ops<float>* ops, KvType kv_type, int64_t context,
-            int64_t step_tokens)
-      : context_(context),
-        step_tokens_(std::min(step_tokens, context)),
-        num_blocks_(BlockTable::BlocksFor(context)),
-        model_(&checkpoint.config, &checkpoint.weights, ops, step_tokens_, step_tokens_),
-        cache_(checkpoint.config, kv_type, num_blocks_) {}
+  // `checkpoint`, whose weights are placed, and `ops` must outlive the evaluator.
+  static StatusOr<Evaluator> Create(const Checkpoint& checkpoint, Ops<float>* ops, KvType kv_type,
+                                    int64_t context, int64_t step_tokens) {
+    step_tokens = std::min(step_tokens, context);
+    STERNA_ASSIGN_OR_RETURN(Model<float> model,
+                            Model<float>::Create(&checkpoint.config, &checkpoint.weights, ops,
+                                                 {.tokens = step_tokens,
+                                                  .logit_rows = step_tokens,
+                                                  .sequences = 1,
+                                                  .context_tokens = context}));
+    STERNA_ASSIGN_OR_RETURN(
+        KvCache<float> cache,
+        KvCache<float>::Create(checkpoint.config, kv_type, BlockTable::BlocksFor(context), *ops));
+    return Evaluator(std::move(model), std::move(cache));
+  }
 
   Status AddWindow(const std::vector<int32_t>& tokens, EvalResult* result);
 
  private:
+  Evaluator(Model<float> model, KvCache<float> cache)
+      : model_(std::move(model)), cache_(std::move(cache)) {}
   StepBatch BatchOf(const std::vector<int32_t>& tokens, int64_t begin, int64_t end) const;
 
-  const int64_t context_;
-  const int64_t step_tokens_;
-  const int64_t num_blocks_;
   Model<float> model_;
   KvCache<float> cache_;
 };
@@ -85,8 +95,8 @@ class Evaluator {
 StepBatch Evaluator::BatchOf(const std::vector<int32_t>& tokens, int64_t begin, int64_t end) const {
   StepBatch batch;
   batch.num_sequences = 1;
-  batch.max_blocks = num_blocks_;
-  for (int64_t block = 0; block < num_blocks_; ++block) {
+  batch.max_blocks = cache_.num_blocks();
+  for (int64_t block = 0; block < batch.max_blocks; ++block) {
     batch.block_tables.push_back(static_cast<int32_t>(block));
   }
   for (int64_t i = begin; i < end; ++i) {
@@ -100,23 +110,26 @@ StepBatch Evaluator::BatchOf(const std::vector<int32_t>& tokens, int64_t begin, 
   return batch;
 }
 
-double NegativeLogLikelihood(const float* logits, int64_t vocab_size, int32_t token) {
-  const double largest = *std::max_element(logits, logits + vocab_size);
+double NegativeLogLikelihood(std::span<const float> logits, int32_t token) {
+  const double largest = *std::max_element(logits.begin(), logits.end());
   double sum = 0;
-  for (int64_t i = 0; i < vocab_size; ++i) sum += std::exp(logits[i] - largest);
-  return largest + std::log(sum) - logits[token];
+  for (const float logit : logits) sum += std::exp(logit - largest);
+  return largest + std::log(sum) - logits[static_cast<size_t>(token)];
 }
 
 Status Evaluator::AddWindow(const std::vector<int32_t>& tokens, EvalResult* result) {
   const auto count = static_cast<int64_t>(tokens.size());
+  const int64_t step_tokens = model_.limits().tokens;
+  // One at a time: all of a step's can be hundreds of megabytes.
+  std::vector<float> row(static_cast<size_t>(model_.config().vocab_size));
+  const auto row_bytes = static_cast<int64_t>(row.size() * sizeof(float));
   // The last token is only predicted, never read.
-  for (int64_t begin = 0; begin < count - 1; begin += step_tokens_) {
-    const int64_t end = std::min(begin + step_tokens_, count - 1);
-    STERNA_ASSIGN_OR_RETURN(const Mat<const float> logits,
-                            model_.Forward(BatchOf(tokens, begin, end), cache_));
+  for (int64_t begin = 0; begin < count - 1; begin += step_tokens) {
+    const int64_t end = std::min(begin + step_tokens, count - 1);
+    const Mat<const float> logits = model_.Forward(BatchOf(tokens, begin, end), cache_);
     for (int64_t i = begin; i < end; ++i) {
-      result->negative_log_likelihood += NegativeLogLikelihood(
-          logits.data + (i - begin) * logits.cols, logits.cols, tokens[i + 1]);
+      STERNA_RETURN_IF_ERROR(model_.ops().CopyToHost(row.data(), logits.row(i - begin), row_bytes));
+      result->negative_log_likelihood += NegativeLogLikelihood(row, tokens[i + 1]);
       ++result->scored_tokens;
     }
   }
@@ -129,7 +142,7 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops,
                           CreateCpuOps(ToRuntimeOptions(config).cpu));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
-  STERNA_ASSIGN_OR_RETURN(const Checkpoint checkpoint,
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
                           LoadCheckpoint(config.model, {.type = HeadOptionsOf(config.head).type}));
   if (config.context > checkpoint.config.max_positions) {
     return absl::InvalidArgumentError(absl::StrCat("--context is ", config.context,
@@ -144,8 +157,10 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   }
   const std::optional<int32_t> bos = tokenizer->bos_id();
   const int64_t per_window = config.context - (bos.has_value() ? 1 : 0);
-  Evaluator evaluator(checkpoint, ops.get(), KvTypeOf(config.kv_cache_dtype), config.context,
-                      config.max_step_tokens);
+  STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
+  STERNA_ASSIGN_OR_RETURN(Evaluator evaluator,
+                          Evaluator::Create(checkpoint, ops.get(), KvTypeOf(config.kv_cache_dtype),
+                                            config.context, config.max_step_tokens));
   EvalResult result;
   for (size_t begin = 0; begin < ids.size(); begin += per_window) {
     std::vector<int32_t> window;

@@ -2,7 +2,8 @@
 //
 // The layout of a layer is KvView's (kernels/tensor.h): one block of one head is contiguous, which
 // is what attention streams through.
-// Thread contract: the engine thread alone.
+// Lifetime: the ops that the memory is of must outlive it. Thread contract: the engine thread
+// alone.
 #ifndef STERNA_ENGINE_CACHE_KV_CACHE_H_
 #define STERNA_ENGINE_CACHE_KV_CACHE_H_
 
@@ -10,8 +11,10 @@
 #include <cstdint>
 #include <utility>
 
-#include "base/aligned_buffer.h"
+#include "absl/strings/str_cat.h"
+#include "base/status.h"
 #include "engine/model/config.h"
+#include "kernels/ops.h"
 #include "kernels/tensor.h"
 
 namespace sterna {
@@ -19,13 +22,15 @@ namespace sterna {
 template <typename F>
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, KvType type, int64_t num_blocks)
-      : type_(type),
-        num_blocks_(num_blocks),
-        num_kv_heads_(config.num_kv_heads),
-        head_dim_(config.head_dim),
-        half_bytes_(BytesPerBlock(config, type) / config.num_layers / 2 * num_blocks),
-        memory_(config.num_layers * 2 * half_bytes_) {}
+  // In memory of `ops`. ResourceExhausted where that has too little.
+  static StatusOr<KvCache> Create(const ModelConfig& config, KvType type, int64_t num_blocks,
+                                  Ops<F>& ops) {
+    const int64_t bytes = num_blocks * BytesPerBlock(config, type);
+    StatusOr<DeviceArray<std::byte>> memory = AllocateArray<std::byte>(ops, bytes);
+    if (memory.ok()) return KvCache(config, type, num_blocks, *std::move(memory));
+    return Annotate(memory.status(), absl::StrCat("a K/V cache of ", num_blocks, " blocks of ",
+                                                  kKvBlockTokens, " tokens"));
+  }
 
   int64_t num_blocks() const { return num_blocks_; }
   KvView<F> Layer(int64_t layer) {
@@ -45,12 +50,20 @@ class KvCache {
   }
 
  private:
+  KvCache(const ModelConfig& config, KvType type, int64_t num_blocks, DeviceArray<std::byte> memory)
+      : type_(type),
+        num_blocks_(num_blocks),
+        num_kv_heads_(config.num_kv_heads),
+        head_dim_(config.head_dim),
+        half_bytes_(memory.size() / config.num_layers / 2),
+        memory_(std::move(memory)) {}
+
   KvType type_;
   int64_t num_blocks_;
   int64_t num_kv_heads_;
   int64_t head_dim_;
   int64_t half_bytes_;  // K, or V, of one layer
-  AlignedBuffer<std::byte> memory_;
+  DeviceArray<std::byte> memory_;
 };
 
 }  // namespace sterna

@@ -390,8 +390,7 @@ StatusOr<DenseMatrix> MakeHead(const char* name, const TensorView& view, HeadTyp
   }
   MappedFile::Forget(view.bytes);
   if (head.ok()) return head;
-  return Status(head.status().code(),
-                absl::StrCat(view.file, ": tensor '", name, "': ", head.status().message()));
+  return Annotate(head.status(), absl::StrCat(view.file, ": tensor '", name, "'"));
 }
 
 Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, HeadType head_type,

@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "engine/cache/block_table.h"
 
 namespace sterna {
 namespace {
@@ -14,17 +16,32 @@ struct InnerNorm {
   double eps;
 };
 
-InnerNorm InnerNormOf(const ModelConfig& config, const std::vector<float>& sub_norm,
+InnerNorm InnerNormOf(const ModelConfig& config, const WeightVector& sub_norm,
                       const TernaryLinearWeights& linear) {
   if (!sub_norm.empty()) return {sub_norm, config.rms_norm_eps};
   return {linear.in_norm, config.linear_rms_norm_eps};
 }
 
+bool AllBelow(std::span<const int32_t> values, int64_t end) {
+  return std::ranges::all_of(values, [end](int32_t value) { return value >= 0 && value < end; });
+}
+
 }  // namespace
 
 template <typename F>
-Model<F>::QuantizedWorkspace::QuantizedWorkspace(int64_t rows, int64_t cols)
-    : q(rows * RoundUp(cols, kTernaryBlockCols)), scale(rows), sum(rows) {}
+Status Model<F>::Workspace::Allocate(Ops<F>& ops, int64_t rows, int64_t num_cols) {
+  STERNA_ASSIGN_OR_RETURN(data, AllocateArray<F>(ops, rows * num_cols));
+  cols = num_cols;
+  return absl::OkStatus();
+}
+
+template <typename F>
+Status Model<F>::QuantizedWorkspace::Allocate(Ops<F>& ops, int64_t rows, int64_t cols) {
+  STERNA_ASSIGN_OR_RETURN(q, AllocateArray<int8_t>(ops, rows * RoundUp(cols, kTernaryBlockCols)));
+  STERNA_ASSIGN_OR_RETURN(scale, AllocateArray<F>(ops, rows));
+  STERNA_ASSIGN_OR_RETURN(sum, AllocateArray<int32_t>(ops, rows));
+  return absl::OkStatus();
+}
 
 template <typename F>
 QuantizedMat<F> Model<F>::QuantizedWorkspace::Rows(int64_t rows, int64_t cols) {
@@ -38,77 +55,114 @@ QuantizedMat<F> Model<F>::QuantizedWorkspace::Rows(int64_t rows, int64_t cols) {
 }
 
 template <typename F>
-Model<F>::Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
-                int64_t max_step_tokens, int64_t max_logit_rows)
-    : config_(config),
-      weights_(weights),
-      ops_(ops),
-      max_step_tokens_(max_step_tokens),
-      max_logit_rows_(max_logit_rows),
-      inv_freq_(config->rope.InverseFrequencies(config->head_dim)),
-      x_(max_step_tokens, config->hidden_size),
-      normed_(max_step_tokens, config->hidden_size),
-      q_(max_step_tokens, config->num_heads * config->head_dim),
-      k_(max_step_tokens, config->num_kv_heads * config->head_dim),
-      v_(max_step_tokens, config->num_kv_heads * config->head_dim),
-      attention_(max_step_tokens, config->num_heads * config->head_dim),
-      ffn_(max_step_tokens, config->ffn_size),
-      cos_(max_step_tokens, config->head_dim / 2),
-      sin_(max_step_tokens, config->head_dim / 2),
-      quantized_(max_step_tokens, std::max({config->hidden_size, config->ffn_size,
-                                            config->num_heads * config->head_dim})),
-      last_x_(max_logit_rows, config->hidden_size),
-      last_q_(max_logit_rows, config->num_heads * config->head_dim),
-      logits_(max_logit_rows, config->vocab_size) {
-  if (!config->linear_rms_norm) return;
-  for (int i = 0; i < 3; ++i) linear_inputs_.emplace_back(max_step_tokens, config->hidden_size);
+StatusOr<Model<F>> Model<F>::Create(const ModelConfig* config, const ModelWeights* weights,
+                                    Ops<F>* ops, const StepLimits& limits) {
+  const auto create = [&]() -> StatusOr<Model> {
+    STERNA_ASSIGN_OR_RETURN(StepArrays<F> arrays, StepArrays<F>::Create(limits, ops));
+    Model model(config, weights, ops, limits, std::move(arrays));
+    STERNA_RETURN_IF_ERROR(model.AllocateWorkspaces());
+    return model;
+  };
+  StatusOr<Model> model = create();
+  if (model.ok()) return model;
+  return Annotate(model.status(),
+                  absl::StrCat("work buffers for steps of ", limits.tokens, " tokens with ",
+                               limits.logit_rows, " rows of logits"));
 }
 
 template <typename F>
-StatusOr<Mat<const F>> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
-                                         std::span<const SampleParams> samples) {
+Status Model<F>::AllocateWorkspaces() {
+  const int64_t tokens = limits_.tokens;
+  const int64_t hidden = config_->hidden_size;
+  const int64_t heads = config_->num_heads * config_->head_dim;
+  const int64_t kv_heads = config_->num_kv_heads * config_->head_dim;
+  struct Size {
+    Workspace* workspace;
+    int64_t rows;
+    int64_t cols;
+  };
+  for (const Size& size : {Size{&x_, tokens, hidden},
+                           {&normed_, tokens, hidden},
+                           {&q_, tokens, heads},
+                           {&k_, tokens, kv_heads},
+                           {&v_, tokens, kv_heads},
+                           {&attention_, tokens, heads},
+                           {&ffn_, tokens, config_->ffn_size},
+                           {&cos_, tokens, config_->head_dim / 2},
+                           {&sin_, tokens, config_->head_dim / 2},
+                           {&last_x_, limits_.logit_rows, hidden},
+                           {&last_q_, limits_.logit_rows, heads},
+                           {&logits_, limits_.logit_rows, config_->vocab_size}}) {
+    STERNA_RETURN_IF_ERROR(size.workspace->Allocate(*ops_, size.rows, size.cols));
+  }
+  linear_inputs_.resize(config_->linear_rms_norm ? 3 : 0);
+  for (QuantizedWorkspace& inputs : linear_inputs_) {
+    STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
+  }
+  return quantized_.Allocate(*ops_, tokens, std::max({hidden, config_->ffn_size, heads}));
+}
+
+template <typename F>
+void Model<F>::CheckBatch(const StepBatch& batch, int64_t num_kv_blocks) const {
+  const int64_t tokens = batch.num_tokens();
+  STERNA_CHECK(tokens >= 1 && tokens <= limits_.tokens);
+  STERNA_CHECK(batch.num_logits() <= tokens && batch.num_logits() <= limits_.logit_rows);
+  STERNA_CHECK(std::ssize(batch.positions) == tokens && std::ssize(batch.slots) == tokens &&
+               std::ssize(batch.sequence) == tokens);
+  STERNA_CHECK(batch.num_sequences <= limits_.sequences &&
+               batch.max_blocks <= BlockTable::BlocksFor(limits_.context_tokens));
+  STERNA_CHECK(std::ssize(batch.block_tables) == batch.num_sequences * batch.max_blocks);
+  STERNA_CHECK(AllBelow(batch.token_ids, config_->vocab_size));
+  STERNA_CHECK(AllBelow(batch.positions, batch.max_blocks * kKvBlockTokens));
+  STERNA_CHECK(AllBelow(batch.slots, num_kv_blocks * kKvBlockTokens));
+  STERNA_CHECK(AllBelow(batch.sequence, batch.num_sequences));
+  STERNA_CHECK(AllBelow(batch.block_tables, num_kv_blocks));
+  STERNA_CHECK(AllBelow(batch.logit_rows, tokens));
+}
+
+template <typename F>
+Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
+                               std::span<const SampleParams> samples) {
+  CheckBatch(batch, cache.num_blocks());
   const int64_t tokens = batch.num_tokens();
   const int64_t rows = batch.num_logits();
-  STERNA_CHECK(tokens >= 1 && tokens <= max_step_tokens_ && rows <= tokens &&
-               rows <= max_logit_rows_);
+  const Step step = arrays_.Upload(batch);
 
   const Mat<F> x = x_.Rows(tokens);
-  ops_->EmbedTokens({.token_ids = batch.token_ids, .table = weights_->embedding, .x = x});
-  ops_->RotaryTable({.positions = batch.positions,
+  ops_->EmbedTokens({.token_ids = step.token_ids, .table = weights_->embedding, .x = x});
+  ops_->RotaryTable({.positions = step.positions,
                      .inv_freq = inv_freq_,
                      .cos = cos_.Rows(tokens),
                      .sin = sin_.Rows(tokens)});
   ActiveTokens active = {
-      .x = x, .q = q_.Rows(tokens), .positions = batch.positions, .sequence = batch.sequence};
+      .x = x, .q = q_.Rows(tokens), .positions = step.positions, .sequence = step.sequence};
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
-    ProjectQkv(weights_->layers[layer], batch, cache.Layer(layer));
-    if (layer + 1 == config_->num_layers) active = LogitTokens(batch);
+    ProjectQkv(weights_->layers[layer], step, cache.Layer(layer));
+    if (layer + 1 == config_->num_layers) active = LogitTokens(step);
     if (active.x.rows == 0) break;
-    Attention(weights_->layers[layer], active, batch, cache.Layer(layer));
+    Attention(weights_->layers[layer], active, step.block_tables, cache.Layer(layer));
     FeedForward(weights_->layers[layer], active.x);
   }
 
   const Mat<F> logits = logits_.Rows(rows);
-  if (rows > 0) {
-    const Mat<F> last = active.x;
-    ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
-    if (samples.empty() || weights_->shortlist.empty()) {
-      ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
-    } else {
-      ops_->ShortlistLinear({.x = AsConst(last),
-                             .w = weights_->head,
-                             .shortlist = weights_->shortlist,
-                             .params = samples,
-                             .y = logits});
-    }
+  if (rows == 0) return AsConst(logits);
+  const Mat<F> last = active.x;
+  ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
+  if (samples.empty() || weights_->shortlist.empty()) {
+    ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
+  } else {
+    ops_->ShortlistLinear({.x = AsConst(last),
+                           .w = weights_->head,
+                           .shortlist = weights_->shortlist,
+                           .params = samples,
+                           .y = logits});
   }
-  STERNA_RETURN_IF_ERROR(ops_->Finish());
   return AsConst(logits);
 }
 
 template <typename F>
-void Model<F>::ProjectQkv(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv) {
-  const int64_t tokens = batch.num_tokens();
+void Model<F>::ProjectQkv(const LayerWeights& layer, const Step& step, const KvView<F>& kv) {
+  const int64_t tokens = std::ssize(step.token_ids);
   const Mat<F> q = q_.Rows(tokens);
   const Mat<F> k = k_.Rows(tokens);
   const Mat<F> v = v_.Rows(tokens);
@@ -121,40 +175,34 @@ void Model<F>::ProjectQkv(const LayerWeights& layer, const StepBatch& batch, con
                       .v = AsConst(v),
                       .cos = AsConst(cos_.Rows(tokens)),
                       .sin = AsConst(sin_.Rows(tokens)),
-                      .slots = batch.slots,
+                      .slots = step.slots,
                       .norm_eps = eps(),
                       .kv = kv});
 }
 
 template <typename F>
-typename Model<F>::ActiveTokens Model<F>::LogitTokens(const StepBatch& batch) {
-  const Mat<F> x = last_x_.Rows(batch.num_logits());
-  const Mat<F> q = last_q_.Rows(batch.num_logits());
+typename Model<F>::ActiveTokens Model<F>::LogitTokens(const Step& step) {
+  const int64_t tokens = std::ssize(step.token_ids);
+  const Mat<F> x = last_x_.Rows(std::ssize(step.logit_rows));
+  const Mat<F> q = last_q_.Rows(x.rows);
   if (x.rows > 0) {
-    ops_->GatherRows({.x = AsConst(x_.Rows(batch.num_tokens())), .rows = batch.logit_rows, .y = x});
-    ops_->GatherRows({.x = AsConst(q_.Rows(batch.num_tokens())), .rows = batch.logit_rows, .y = q});
+    ops_->GatherRows({.x = AsConst(x_.Rows(tokens)), .rows = step.logit_rows, .y = x});
+    ops_->GatherRows({.x = AsConst(q_.Rows(tokens)), .rows = step.logit_rows, .y = q});
   }
-  last_positions_.clear();
-  last_sequence_.clear();
-  for (const int32_t row : batch.logit_rows) {
-    last_positions_.push_back(batch.positions[row]);
-    last_sequence_.push_back(batch.sequence[row]);
-  }
-  return {.x = x, .q = q, .positions = last_positions_, .sequence = last_sequence_};
+  return {.x = x, .q = q, .positions = step.logit_positions, .sequence = step.logit_sequence};
 }
 
 template <typename F>
 void Model<F>::Attention(const LayerWeights& layer, const ActiveTokens& tokens,
-                         const StepBatch& batch, const KvView<F>& kv) {
+                         Mat<const int32_t> block_tables, const KvView<F>& kv) {
   const Mat<F> attention = attention_.Rows(tokens.x.rows);
-  ops_->PagedAttention(
-      {.q = AsConst(tokens.q),
-       .kv = kv,
-       .positions = tokens.positions,
-       .sequence = tokens.sequence,
-       .block_tables = {batch.block_tables.data(), batch.num_sequences, batch.max_blocks},
-       .scale = F(1) / std::sqrt(static_cast<F>(config_->head_dim)),
-       .o = attention});
+  ops_->PagedAttention({.q = AsConst(tokens.q),
+                        .kv = kv,
+                        .positions = tokens.positions,
+                        .sequence = tokens.sequence,
+                        .block_tables = block_tables,
+                        .scale = F(1) / std::sqrt(static_cast<F>(config_->head_dim)),
+                        .o = attention});
   const InnerNorm norm = InnerNormOf(*config_, layer.attn_sub_norm, layer.o);
   const QuantizedMat<F> quantized = quantized_.Rows(attention.rows, attention.cols);
   ops_->RmsNormQuantize({.x = AsConst(attention),

@@ -4,21 +4,22 @@
 // is compared with Transformers. It knows tokens, positions and cache slots; not requests.
 // Sources: Llama (Touvron et al. 2023, arXiv:2302.13971) with BitLinear (Ma et al. 2024,
 // arXiv:2402.17764); BitNet b1.58 2B4T (arXiv:2504.12285) for sub-norms and squared ReLU.
-// Lifetime: config, weights and ops must outlive the model. Thread contract: the engine thread
-// alone.
+// Lifetime: config, weights and ops must outlive the model. Move-only. Thread contract: the engine
+// thread alone.
 #ifndef STERNA_ENGINE_MODEL_MODEL_H_
 #define STERNA_ENGINE_MODEL_MODEL_H_
 
 #include <array>
 #include <cstdint>
 #include <span>
+#include <utility>
 #include <vector>
 
-#include "base/aligned_buffer.h"
 #include "base/status.h"
 #include "engine/cache/kv_cache.h"
 #include "engine/energy/energy_ledger.h"
 #include "engine/model/config.h"
+#include "engine/model/step_arrays.h"
 #include "engine/model/weights.h"
 #include "engine/schedule/step_batch.h"
 #include "kernels/ops.h"
@@ -28,40 +29,50 @@ namespace sterna {
 template <typename F>
 class Model {
  public:
-  // Work buffers are sized for steps of up to `max_step_tokens` tokens with up to `max_logit_rows`
-  // rows of logits.
-  Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
-        int64_t max_step_tokens, int64_t max_logit_rows);
+  // Weights are placed for `ops` (PlaceWeights). Work buffers are sized for steps within `limits`;
+  // ResourceExhausted where the device has no room for them.
+  static StatusOr<Model> Create(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
+                                const StepLimits& limits);
 
   // Appends the batch's K and V to `cache` and computes the logits of its logit_rows; of other
-  // tokens the last layer computes nothing but q, K and V. Returns [R, vocab_size], valid until the
-  // next Forward. With `samples` [R], what the logits are sampled by, those that cannot be drawn
-  // may be -infinity (ShortlistLinear).
-  StatusOr<Mat<const F>> Forward(const StepBatch& batch, KvCache<F>& cache,
-                                 std::span<const SampleParams> samples = {});
+  // tokens the last layer computes nothing but q, K and V. Returns [R, vocab_size], in the device's
+  // memory, valid until the next Forward. As with an op, a failure is one of Finish. With `samples`
+  // [R], what the logits are sampled by, those that cannot be drawn may be -infinity
+  // (ShortlistLinear).
+  Mat<const F> Forward(const StepBatch& batch, KvCache<F>& cache,
+                       std::span<const SampleParams> samples = {});
 
   const ModelConfig& config() const { return *config_; }
   Ops<F>& ops() { return *ops_; }
-  int64_t max_step_tokens() const { return max_step_tokens_; }
-  int64_t max_logit_rows() const { return max_logit_rows_; }
+  const StepLimits& limits() const { return limits_; }
   EnergyCostModel energy_costs(KvType kv_type) const;
 
  private:
   // A matrix whose first rows are used by a step of fewer tokens than it has room for.
   struct Workspace {
-    AlignedBuffer<F> data;
+    DeviceArray<F> data;
     int64_t cols = 0;
-    Workspace(int64_t rows, int64_t cols) : data(rows * cols), cols(cols) {}
+    Status Allocate(Ops<F>& ops, int64_t rows, int64_t num_cols);
     Mat<F> Rows(int64_t rows) { return {data.data(), rows, cols}; }
   };
   // The same for quantised activations.
   struct QuantizedWorkspace {
-    AlignedBuffer<int8_t> q;
-    AlignedBuffer<F> scale;
-    AlignedBuffer<int32_t> sum;
-    QuantizedWorkspace(int64_t rows, int64_t cols);
+    DeviceArray<int8_t> q;
+    DeviceArray<F> scale;
+    DeviceArray<int32_t> sum;
+    Status Allocate(Ops<F>& ops, int64_t rows, int64_t cols);
     QuantizedMat<F> Rows(int64_t rows, int64_t cols);
   };
+
+  Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
+        const StepLimits& limits, StepArrays<F> arrays)
+      : config_(config),
+        weights_(weights),
+        ops_(ops),
+        limits_(limits),
+        inv_freq_(config->rope.InverseFrequencies(config->head_dim)),
+        arrays_(std::move(arrays)) {}
+  Status AllocateWorkspaces();
 
   F eps() const { return static_cast<F>(config_->rms_norm_eps); }
 
@@ -72,14 +83,17 @@ class Model {
     std::span<const int32_t> positions;
     std::span<const int32_t> sequence;  // of StepBatch
   };
+  using Step = typename StepArrays<F>::View;
 
+  // A programmer's mistake where the batch names what is not there: ops do not look.
+  void CheckBatch(const StepBatch& batch, int64_t num_kv_blocks) const;
   // q_ and the cache's new K and V, of norm(x_)
-  void ProjectQkv(const LayerWeights& layer, const StepBatch& batch, const KvView<F>& kv);
+  void ProjectQkv(const LayerWeights& layer, const Step& step, const KvView<F>& kv);
   // Those of logit_rows, copied together.
-  ActiveTokens LogitTokens(const StepBatch& batch);
+  ActiveTokens LogitTokens(const Step& step);
   // x += o_proj(attention(q, cache))
-  void Attention(const LayerWeights& layer, const ActiveTokens& tokens, const StepBatch& batch,
-                 const KvView<F>& kv);
+  void Attention(const LayerWeights& layer, const ActiveTokens& tokens,
+                 Mat<const int32_t> block_tables, const KvView<F>& kv);
   // x += down(activation(gate) * up of norm(x))
   void FeedForward(const LayerWeights& layer, Mat<F> x);
   // norm(x) quantised, as the inputs of linears that share it: the same for all, or where each
@@ -97,10 +111,10 @@ class Model {
   const ModelConfig* config_;
   const ModelWeights* weights_;
   Ops<F>* ops_;
-  int64_t max_step_tokens_;
-  int64_t max_logit_rows_;
+  StepLimits limits_;
   std::vector<double> inv_freq_;
 
+  StepArrays<F> arrays_;
   Workspace x_;                                    // [T, D]: the residual stream
   Workspace normed_;                               // [T, D]
   Workspace q_;                                    // [T, H*hd]
@@ -114,8 +128,6 @@ class Model {
   std::vector<QuantizedWorkspace> linear_inputs_;  // [T, D], of linears with norms of their own
   Workspace last_x_;                               // [R, D]
   Workspace last_q_;                               // [R, H*hd]
-  std::vector<int32_t> last_positions_;            // [R]
-  std::vector<int32_t> last_sequence_;             // [R]
   Workspace logits_;                               // [R, vocab]
 };
 

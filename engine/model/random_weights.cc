@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 #include <thread>
+#include <utility>
 
 #include "base/thread_pool.h"
 #include "engine/model/weights.h"
@@ -80,18 +81,24 @@ DenseMatrix RandomBf16(int64_t rows, int64_t cols, SplitMix64 random, ThreadPool
   return MakeDenseTiles(rows, cols, pool, make_row, buffers);
 }
 
+std::vector<float> Ones(int64_t size) {
+  return std::vector<float>(static_cast<size_t>(size), 1.0f);
+}
+
 TernaryLinearWeights RandomLinear(const ModelConfig& config, int64_t rows, int64_t cols, bool bias,
                                   SplitMix64 random) {
   TernaryLinearWeights linear;
   linear.w = RandomTernary(rows, cols, SplitMix64(random.Next()));
   if (bias) {
+    std::vector<float> values;
     for (int64_t i = 0; i < rows; ++i) {
       // Uniform in [-1/16, 1/16).
       const double unit = std::ldexp(static_cast<double>(random.Next() >> 11), -53);
-      linear.bias.push_back(static_cast<float>((unit - 0.5) / 8));
+      values.push_back(static_cast<float>((unit - 0.5) / 8));
     }
+    linear.bias = std::move(values);
   }
-  if (config.linear_rms_norm) linear.in_norm.assign(static_cast<size_t>(cols), 1.0f);
+  if (config.linear_rms_norm) linear.in_norm = Ones(cols);
   return linear;
 }
 
@@ -104,18 +111,18 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
     return RandomLinear(config, rows, cols, bias, TensorStream(seed, number, index));
   };
   LayerWeights layer;
-  layer.input_norm.assign(static_cast<size_t>(hidden), 1.0f);
+  layer.input_norm = Ones(hidden);
   layer.q = linear(0, heads, hidden, config.attention_bias);
   layer.k = linear(1, kv_heads, hidden, config.attention_bias);
   layer.v = linear(2, kv_heads, hidden, config.attention_bias);
   layer.o = linear(3, hidden, heads, config.attention_bias);
-  layer.post_attention_norm.assign(static_cast<size_t>(hidden), 1.0f);
+  layer.post_attention_norm = Ones(hidden);
   layer.gate = linear(4, ffn, hidden, config.mlp_bias);
   layer.up = linear(5, ffn, hidden, config.mlp_bias);
   layer.down = linear(6, hidden, ffn, config.mlp_bias);
   if (sub_norms) {
-    layer.attn_sub_norm.assign(static_cast<size_t>(heads), 1.0f);
-    layer.ffn_sub_norm.assign(static_cast<size_t>(ffn), 1.0f);
+    layer.attn_sub_norm = Ones(heads);
+    layer.ffn_sub_norm = Ones(ffn);
   }
   return layer;
 }
@@ -147,7 +154,7 @@ ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool su
     weights.head = *int8;
   }
   STERNA_CHECK(AddShortlist(head, pool, weights).ok());
-  weights.final_norm.assign(static_cast<size_t>(config.hidden_size), 1.0f);
+  weights.final_norm = Ones(config.hidden_size);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {
     weights.layers[static_cast<size_t>(i)] = RandomLayer(config, seed, i, sub_norms);

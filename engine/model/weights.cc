@@ -3,10 +3,50 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace sterna {
+namespace {
+
+// Both, once where they are one matrix.
+template <typename F>
+Status PlaceEmbeddingAndHead(Ops<F>& ops, ModelWeights& weights) {
+  const bool one = weights.head.data == weights.embedding.data;
+  STERNA_ASSIGN_OR_RETURN(PlacedDense embedding, ops.Place(weights.embedding));
+  weights.embedding = embedding.view;
+  if (one) {
+    weights.head = embedding.view;
+  } else {
+    STERNA_ASSIGN_OR_RETURN(PlacedDense head, ops.Place(weights.head));
+    weights.head = head.view;
+    if (!head.memory.empty()) weights.device_memory.push_back(std::move(head.memory));
+  }
+  if (embedding.memory.empty()) return absl::OkStatus();
+  weights.device_memory.push_back(std::move(embedding.memory));
+  STERNA_CHECK(weights.shortlist.empty());  // it would go with the buffers
+  weights.buffers.clear();
+  weights.mapped_files.clear();
+  return absl::OkStatus();
+}
+
+template <typename F>
+Status PlaceLayer(Ops<F>& ops, LayerWeights& layer) {
+  for (TernaryLinearWeights* linear :
+       {&layer.q, &layer.k, &layer.v, &layer.o, &layer.gate, &layer.up, &layer.down}) {
+    STERNA_ASSIGN_OR_RETURN(linear->w, ops.Place(std::move(linear->w)));
+    STERNA_RETURN_IF_ERROR(linear->bias.Place(ops));
+    STERNA_RETURN_IF_ERROR(linear->in_norm.Place(ops));
+  }
+  for (WeightVector* norm :
+       {&layer.input_norm, &layer.attn_sub_norm, &layer.post_attention_norm, &layer.ffn_sub_norm}) {
+    STERNA_RETURN_IF_ERROR(norm->Place(ops));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
 
 DenseMatrix MakeDenseTiles(
     int64_t rows, int64_t cols, ThreadPool& pool,
@@ -125,16 +165,29 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
   return absl::OkStatus();
 }
 
+template <typename F>
+Status PlaceWeights(Ops<F>& ops, ModelWeights& weights) {
+  STERNA_RETURN_IF_ERROR(Annotate(PlaceEmbeddingAndHead(ops, weights), "embedding and head"));
+  STERNA_RETURN_IF_ERROR(Annotate(weights.final_norm.Place(ops), "final norm"));
+  for (size_t i = 0; i < weights.layers.size(); ++i) {
+    STERNA_RETURN_IF_ERROR(
+        Annotate(PlaceLayer(ops, weights.layers[i]), absl::StrCat("weights of layer ", i)));
+  }
+  return absl::OkStatus();
+}
+
+template Status PlaceWeights(Ops<float>& ops, ModelWeights& weights);
+template Status PlaceWeights(Ops<double>& ops, ModelWeights& weights);
+
 int64_t ModelWeights::num_parameters() const {
-  int64_t parameters = embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) +
-                       static_cast<int64_t>(final_norm.size());
+  int64_t parameters =
+      embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) + final_norm.size();
   for (const LayerWeights& layer : layers) {
-    parameters +=
-        static_cast<int64_t>(layer.input_norm.size() + layer.attn_sub_norm.size() +
-                             layer.post_attention_norm.size() + layer.ffn_sub_norm.size());
+    parameters += layer.input_norm.size() + layer.attn_sub_norm.size() +
+                  layer.post_attention_norm.size() + layer.ffn_sub_norm.size();
     for (const TernaryLinearWeights* linear : layer.linears()) {
-      parameters += linear->w.rows() * linear->w.cols() +
-                    static_cast<int64_t>(linear->bias.size() + linear->in_norm.size());
+      parameters +=
+          linear->w.rows() * linear->w.cols() + linear->bias.size() + linear->in_norm.size();
     }
   }
   return parameters;

@@ -1,4 +1,5 @@
-// All weights of one model in memory, in the form the ops take. Move-only; immutable once loaded.
+// All weights of one model, in the form the ops take: loaded into the host's memory, then placed
+// where a device reads them. Move-only; immutable once placed.
 #ifndef STERNA_ENGINE_MODEL_WEIGHTS_H_
 #define STERNA_ENGINE_MODEL_WEIGHTS_H_
 
@@ -12,25 +13,28 @@
 #include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "engine/model/config.h"
+#include "engine/model/weight_vector.h"
 #include "kernels/dense_format.h"
 #include "kernels/dense_shortlist.h"
+#include "kernels/device_memory.h"
+#include "kernels/ops.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna {
 
 struct TernaryLinearWeights {
-  TernaryMatrix w;             // [outputs, inputs]
-  std::vector<float> bias;     // [outputs] or empty
-  std::vector<float> in_norm;  // [inputs] or empty: `use_rms_norm` checkpoints
+  TernaryMatrix w;       // [outputs, inputs]
+  WeightVector bias;     // [outputs] or empty
+  WeightVector in_norm;  // [inputs] or empty: `use_rms_norm` checkpoints
 };
 
 struct LayerWeights {
-  std::vector<float> input_norm;  // [hidden]
+  WeightVector input_norm;  // [hidden]
   TernaryLinearWeights q, k, v, o;
-  std::vector<float> attn_sub_norm;        // [heads * head_dim] or empty
-  std::vector<float> post_attention_norm;  // [hidden]
+  WeightVector attn_sub_norm;        // [heads * head_dim] or empty
+  WeightVector post_attention_norm;  // [hidden]
   TernaryLinearWeights gate, up, down;
-  std::vector<float> ffn_sub_norm;  // [ffn] or empty
+  WeightVector ffn_sub_norm;  // [ffn] or empty
 
   std::array<const TernaryLinearWeights*, 7> linears() const {
     return {&q, &k, &v, &o, &gate, &up, &down};
@@ -40,14 +44,15 @@ struct LayerWeights {
 struct ModelWeights {
   DenseMatrix embedding;  // [vocab, hidden]
   std::vector<LayerWeights> layers;
-  std::vector<float> final_norm;  // [hidden]
-  DenseMatrix head;               // [vocab, hidden], as DenseLinear takes it
-  DenseShortlist shortlist;       // of the head, or empty
-  bool tied = false;              // head and embedding are one matrix, if not always in one form
+  WeightVector final_norm;   // [hidden]
+  DenseMatrix head;          // [vocab, hidden], as DenseLinear takes it
+  DenseShortlist shortlist;  // of the head, or empty
+  bool tied = false;         // head and embedding are one matrix, if not always in one form
 
-  // What the dense matrices point into.
+  // What the dense matrices point into: of the host, or when they are placed of the device.
   std::vector<MappedFile> mapped_files;
   std::vector<AlignedBuffer<uint8_t>> buffers;
+  std::vector<DeviceMemory> device_memory;
 
   int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
@@ -103,6 +108,13 @@ StatusOr<DenseMatrix> MakeInt8Tiles(
 // Adds to `weights` the shortlist of its head where `head` asks for one. InvalidArgument where it
 // insists on one of an int8 head, or of more than kMaxDenseInt8Cols columns.
 Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& weights);
+
+// Moves all tensors to where the ops of this device read them (Ops::Place), one after another, and
+// frees the host's copies on the way; on a device whose memory is the host's nothing moves. Once,
+// before anything computes with the weights, which must not outlive `ops`. A shortlist cannot move.
+// After an error, the device's with the tensors named, the weights are of no use.
+template <typename F>
+Status PlaceWeights(Ops<F>& ops, ModelWeights& weights);
 
 struct Checkpoint {
   ModelConfig config;

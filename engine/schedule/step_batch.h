@@ -26,6 +26,19 @@ struct StepBatch {
   int64_t num_logits() const { return static_cast<int64_t>(logit_rows.size()); }
 };
 
+// The largest step that something has room for.
+struct StepLimits {
+  int64_t tokens;
+  int64_t logit_rows;
+  int64_t sequences;
+  int64_t context_tokens;  // of one sequence, computed before and in the step
+
+  bool Covers(const StepLimits& other) const {
+    return tokens >= other.tokens && logit_rows >= other.logit_rows &&
+           sequences >= other.sequences && context_tokens >= other.context_tokens;
+  }
+};
+
 }  // namespace sterna
 
 #endif  // STERNA_ENGINE_SCHEDULE_STEP_BATCH_H_

@@ -12,15 +12,19 @@
 
 namespace sterna::testing {
 
-// [tokens, vocabulary]. Physical blocks are in reverse order, so that block tables matter.
+// [tokens, vocabulary], with weights placed for `ops`. Physical blocks are in reverse order, so
+// that block tables matter.
 template <typename F>
 std::vector<F> AllLogits(const ModelConfig& config, const ModelWeights& weights, Ops<F>& ops,
                          std::span<const int32_t> tokens, KvType kv_type = KvType::kFull) {
   constexpr int64_t kChunk = 32;
   const auto count = static_cast<int64_t>(tokens.size());
   const int64_t num_blocks = (count + kKvBlockTokens - 1) / kKvBlockTokens;
-  Model<F> model(&config, &weights, &ops, kChunk, kChunk);
-  KvCache<F> cache(config, kv_type, num_blocks);
+  StatusOr<Model<F>> model = Model<F>::Create(
+      &config, &weights, &ops,
+      {.tokens = kChunk, .logit_rows = kChunk, .sequences = 1, .context_tokens = count});
+  StatusOr<KvCache<F>> cache = KvCache<F>::Create(config, kv_type, num_blocks, ops);
+  STERNA_CHECK(model.ok() && cache.ok());
   std::vector<F> all;
   for (int64_t start = 0; start < count; start += kChunk) {
     StepBatch batch;
@@ -37,9 +41,12 @@ std::vector<F> AllLogits(const ModelConfig& config, const ModelWeights& weights,
           batch.block_tables[p / kKvBlockTokens] * kKvBlockTokens + p % kKvBlockTokens));
       batch.sequence.push_back(0);
     }
-    const StatusOr<Mat<const F>> logits = model.Forward(batch, cache);
-    STERNA_CHECK(logits.ok());
-    all.insert(all.end(), logits->data, logits->data + logits->rows * logits->cols);
+    const Mat<const F> logits = model->Forward(batch, *cache);
+    const int64_t computed = logits.rows * logits.cols;
+    all.resize(all.size() + static_cast<size_t>(computed));
+    STERNA_CHECK(ops.CopyToHost(all.data() + std::ssize(all) - computed, logits.data,
+                                computed * static_cast<int64_t>(sizeof(F)))
+                     .ok());
   }
   return all;
 }

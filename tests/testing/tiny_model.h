@@ -156,11 +156,13 @@ class TinyEngine {
       ops = *std::move(cpu);
     }
     ops_ = std::move(ops);
-    model_ = std::make_unique<Model<float>>(&config_, &weights_, ops_.get(),
-                                            options.engine.max_step_tokens,
-                                            options.engine.max_sequences);
+    STERNA_CHECK(PlaceWeights(*ops_, weights_).ok());
+    StatusOr<Model<float>> model =
+        Model<float>::Create(&config_, &weights_, ops_.get(), LargestStep(options.engine, config_));
+    STERNA_CHECK(model.ok());
+    model_ = *std::move(model);
     StatusOr<std::unique_ptr<Engine>> engine = Engine::Create(
-        options.engine, model_.get(), &tokenizer_, &meter_, &listener_, &Clock::Steady());
+        options.engine, &*model_, &tokenizer_, &meter_, &listener_, &Clock::Steady());
     STERNA_CHECK(engine.ok());
     engine_ = *std::move(engine);
   }
@@ -174,12 +176,12 @@ class TinyEngine {
 
  private:
   ModelConfig config_;
+  std::unique_ptr<Ops<float>> ops_;
   ModelWeights weights_;
   ByteTokenizer tokenizer_;
   FakeMeter meter_;
   RecordingListener listener_;
-  std::unique_ptr<Ops<float>> ops_;
-  std::unique_ptr<Model<float>> model_;
+  std::optional<Model<float>> model_;
   std::unique_ptr<Engine> engine_;
 };
 

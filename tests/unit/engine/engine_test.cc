@@ -2,100 +2,25 @@
 
 #include <gtest/gtest.h>
 
-#include <bit>
 #include <set>
 #include <thread>
 
 #include "kernels/host_memory_ops.h"
+#include "tests/testing/mixed_requests.h"
 #include "tests/testing/tiny_model.h"
 
 namespace sterna {
 namespace {
 
+using ::sterna::testing::ExpectSameBits;
+using ::sterna::testing::Greedy;
+using ::sterna::testing::MixedRequests;
 using ::sterna::testing::Output;
 using ::sterna::testing::ReadAll;
+using ::sterna::testing::RunAlone;
+using ::sterna::testing::RunTogether;
 using ::sterna::testing::TinyEngine;
 using ::sterna::testing::TinyEngineOptions;
-
-std::vector<int32_t> Prompt(int64_t length, int32_t salt) {
-  std::vector<int32_t> prompt = {256};
-  for (int64_t i = 1; i < length; ++i) {
-    prompt.push_back(static_cast<int32_t>((i * 37 + salt * 101 + i * i) % 256));
-  }
-  return prompt;
-}
-
-Request Greedy(int64_t prompt_length, int32_t max_tokens, int32_t salt = 0) {
-  Request request;
-  request.id = "test";
-  request.prompt = Prompt(prompt_length, salt);
-  request.sampling.temperature = 0.0f;
-  request.stop.max_tokens = max_tokens;
-  request.stop.ignore_eos = true;
-  return request;
-}
-
-// Lengths, sampling and priorities of every kind.
-std::vector<Request> MixedRequests(int count) {
-  std::vector<Request> requests;
-  for (int i = 0; i < count; ++i) {
-    Request request = Greedy(1 + i * 53 % 190, 1 + i * 29 % 60, i);
-    SamplingOptions& s = request.sampling;
-    s.seed = 1000 + i;
-    s.num_logprobs = i % 3 == 0 ? -1 : i % 4;
-    if (i % 4 != 0) s.temperature = 0.5f + 0.1f * static_cast<float>(i % 9);
-    if (i % 5 == 1) s.top_k = 7;
-    if (i % 5 == 2) s.top_p = 0.8f;
-    if (i % 5 == 3) s.min_p = 0.05f;
-    if (i % 6 == 1) s.repetition_penalty = 1.3f;
-    if (i % 6 == 2) s.frequency_penalty = 0.7f;
-    if (i % 6 == 3) s.presence_penalty = -0.4f;
-    if (i % 7 == 0) s.logit_bias = {{65, 3.0f}, {66, -100.0f}};
-    request.priority = i % 3;
-    requests.push_back(std::move(request));
-  }
-  return requests;
-}
-
-std::vector<Output> RunTogether(TinyEngine& tiny, const std::vector<Request>& requests) {
-  std::vector<std::shared_ptr<TokenStream>> streams;
-  for (const Request& request : requests) streams.push_back(*tiny.engine().Submit(request));
-  std::vector<Output> outputs;
-  for (const auto& stream : streams) outputs.push_back(ReadAll(*stream));
-  return outputs;
-}
-
-std::vector<Output> RunAlone(TinyEngine& tiny, const std::vector<Request>& requests) {
-  std::vector<Output> outputs;
-  for (const Request& request : requests) {
-    outputs.push_back(ReadAll(**tiny.engine().Submit(request)));
-  }
-  return outputs;
-}
-
-void ExpectSameBits(const std::vector<Output>& expected, const std::vector<Output>& actual,
-                    const std::string& what) {
-  ASSERT_EQ(expected.size(), actual.size());
-  for (size_t i = 0; i < expected.size(); ++i) {
-    const std::string where = what + ", request " + std::to_string(i);
-    EXPECT_EQ(expected[i].text, actual[i].text) << where;
-    ASSERT_EQ(expected[i].tokens.size(), actual[i].tokens.size()) << where;
-    for (size_t t = 0; t < expected[i].tokens.size(); ++t) {
-      const OutputToken& e = expected[i].tokens[t];
-      const OutputToken& a = actual[i].tokens[t];
-      ASSERT_EQ(e.id, a.id) << where << ", token " << t;
-      ASSERT_EQ(std::bit_cast<uint32_t>(e.logprob), std::bit_cast<uint32_t>(a.logprob))
-          << where << ", token " << t;
-      ASSERT_EQ(e.top.size(), a.top.size());
-      for (size_t k = 0; k < e.top.size(); ++k) {
-        ASSERT_EQ(e.top[k].token, a.top[k].token) << where << ", token " << t;
-        ASSERT_EQ(std::bit_cast<uint32_t>(e.top[k].logprob),
-                  std::bit_cast<uint32_t>(a.top[k].logprob))
-            << where << ", token " << t;
-      }
-    }
-  }
-}
 
 // Threads are the same on every level, and under ThreadSanitizer each level takes minutes.
 std::vector<std::string> LevelsToTest() {
@@ -492,11 +417,14 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
   const ModelConfig config = sterna::testing::TinyConfig();
   const ModelWeights weights = MakeRandomWeights(config, 1, false);
   const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 1});
-  Model<float> model(&config, &weights, ops.get(), 8, 4);
+  auto model = Model<float>::Create(
+      &config, &weights, ops.get(),
+      {.tokens = 8, .logit_rows = 4, .sequences = 4, .context_tokens = kKvBlockTokens});
+  ASSERT_TRUE(model.ok()) << model.status();
   sterna::testing::ByteTokenizer tokenizer;
   sterna::testing::FakeMeter meter;
   const auto create = [&](EngineOptions options) {
-    return Engine::Create(options, &model, &tokenizer, &meter, nullptr, &Clock::Steady()).status();
+    return Engine::Create(options, &*model, &tokenizer, &meter, nullptr, &Clock::Steady()).status();
   };
   EXPECT_NE(create({.num_kv_blocks = 0}).ToString().find("num_kv_blocks"), std::string::npos);
   EXPECT_NE(create({.max_chunk_tokens = 0, .num_kv_blocks = 1}).ToString().find("max_chunk_tokens"),
@@ -506,6 +434,8 @@ TEST(EngineTest, OptionsOutOfRangeAreNamed) {
                 .find("max_step_prompt_tokens"),
             std::string::npos);
   EXPECT_FALSE(create({.max_step_tokens = 9, .max_sequences = 4, .num_kv_blocks = 1}).ok());
+  EXPECT_FALSE(create({.max_step_tokens = 8, .max_sequences = 5, .num_kv_blocks = 1}).ok());
+  EXPECT_FALSE(create({.max_step_tokens = 8, .max_sequences = 4, .num_kv_blocks = 2}).ok());
   EXPECT_TRUE(create({.max_step_tokens = 8, .max_sequences = 4, .num_kv_blocks = 1}).ok());
 }
 

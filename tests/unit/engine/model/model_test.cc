@@ -1,6 +1,7 @@
 #include "engine/model/model.h"
 
 #include <cstring>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -12,7 +13,8 @@ namespace sterna {
 namespace {
 
 constexpr int64_t kBlocks = 4;  // of each of two sequences
-constexpr int64_t kMostTokens = 64;
+constexpr StepLimits kLimits = {
+    .tokens = 64, .logit_rows = 64, .sequences = 2, .context_tokens = kBlocks * kKvBlockTokens};
 
 // `count` tokens of each of two sequences, from position `start` on, and no logits.
 StepBatch BatchOfTwo(int32_t start, int32_t count) {
@@ -49,15 +51,15 @@ TEST(ModelTest, LogitsDoNotDependOnWhichOthersAreWanted) {
       config.num_layers = layers;
       config.linear_rms_norm = layers == 1;  // with a norm for each linear, too
       const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/layers == 3);
-      Model<float> model(&config, &weights, ops->get(), kMostTokens, kMostTokens);
+      auto model = Model<float>::Create(&config, &weights, ops->get(), kLimits);
+      ASSERT_TRUE(model.ok()) << model.status();
       // Two steps of 10 tokens each: the logits of the second.
       const auto logits = [&](std::vector<int32_t> first_rows, std::vector<int32_t> rows) {
-        KvCache<float> cache(config, KvType::kFull, 2 * kBlocks);
-        EXPECT_TRUE(
-            model.Forward(WithLogitsOf(BatchOfTwo(0, 10), std::move(first_rows)), cache).ok());
-        const auto result = model.Forward(WithLogitsOf(BatchOfTwo(10, 10), std::move(rows)), cache);
-        EXPECT_TRUE(result.ok()) << result.status();
-        return std::vector<float>(result->data, result->data + result->rows * result->cols);
+        auto cache = KvCache<float>::Create(config, KvType::kFull, 2 * kBlocks, **ops);
+        model->Forward(WithLogitsOf(BatchOfTwo(0, 10), std::move(first_rows)), *cache);
+        const Mat<const float> result =
+            model->Forward(WithLogitsOf(BatchOfTwo(10, 10), std::move(rows)), *cache);
+        return std::vector<float>(result.data, result.data + result.rows * result.cols);
       };
       const std::vector<float> all = logits(every_row, every_row);
       for (const std::vector<int32_t>& rows :
@@ -74,6 +76,35 @@ TEST(ModelTest, LogitsDoNotDependOnWhichOthersAreWanted) {
       }
     }
   }
+}
+
+// Ops on a device read what a batch says without looking at it.
+TEST(ModelDeathTest, ABatchThatNamesWhatIsNotThere) {
+  const ModelConfig config = testing::TinyConfig();
+  const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+  const std::unique_ptr<Ops<float>> ops = *CreateCpuOps({.num_threads = 1});
+  auto model = Model<float>::Create(&config, &weights, ops.get(), kLimits);
+  auto cache = KvCache<float>::Create(config, KvType::kFull, 2 * kBlocks, *ops);
+  ASSERT_TRUE(model.ok() && cache.ok());
+  const StepBatch good = WithLogitsOf(BatchOfTwo(0, 10), {9});
+  model->Forward(good, *cache);
+  const auto expect_death = [&](const auto& spoil, const char* what) {
+    StepBatch bad = good;
+    spoil(bad);
+    EXPECT_DEATH(model->Forward(bad, *cache), what);
+  };
+  expect_death([](StepBatch& b) { b.token_ids[3] = 260; }, "token_ids");
+  expect_death([](StepBatch& b) { b.token_ids[3] = -1; }, "token_ids");
+  expect_death([](StepBatch& b) { b.positions[3] = kBlocks * kKvBlockTokens; }, "positions");
+  expect_death([](StepBatch& b) { b.slots[3] = 2 * kBlocks * kKvBlockTokens; }, "slots");
+  expect_death([](StepBatch& b) { b.sequence[3] = 2; }, "sequence");
+  expect_death([](StepBatch& b) { b.block_tables[3] = 2 * kBlocks; }, "block_tables");
+  expect_death([](StepBatch& b) { b.logit_rows[0] = 20; }, "logit_rows");
+  expect_death([](StepBatch& b) { b.slots.pop_back(); }, "slots");
+  expect_death([](StepBatch& b) { b.block_tables.pop_back(); }, "block_tables");
+  expect_death([](StepBatch& b) { b.max_blocks = kBlocks + 1; }, "max_blocks");
+  expect_death([](StepBatch& b) { b.num_sequences = 3; }, "num_sequences");
+  expect_death([](StepBatch& b) { b.logit_rows.assign(21, 0); }, "num_logits");
 }
 
 }  // namespace

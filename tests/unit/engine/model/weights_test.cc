@@ -46,10 +46,10 @@ TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
   EXPECT_EQ(layer.o.w.cols(), 36);
   EXPECT_EQ(layer.down.w.rows(), 70);
   EXPECT_EQ(layer.down.w.cols(), 37);
-  EXPECT_EQ(layer.q.bias.size(), 36u);
+  EXPECT_EQ(layer.q.bias.size(), 36);
   EXPECT_TRUE(layer.gate.bias.empty());
-  EXPECT_EQ(layer.down.in_norm.size(), 37u);
-  EXPECT_EQ(layer.attn_sub_norm.size(), 36u);
+  EXPECT_EQ(layer.down.in_norm.size(), 37);
+  EXPECT_EQ(layer.attn_sub_norm.size(), 36);
   EXPECT_TRUE(c.layers[0].attn_sub_norm.empty());
   EXPECT_EQ(a.head.data, a.embedding.data);
   for (size_t i = 0; i < 7; ++i) {
