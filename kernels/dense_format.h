@@ -38,7 +38,8 @@ namespace sterna {
 
 // The element types a dense weight matrix can have.
 enum class DenseType { kF32, kBf16, kI8, kI6 };
-enum class DenseLayout { kRows, kTiles };
+// kFragments is that of kernels/cuda, in its device's memory.
+enum class DenseLayout { kRows, kTiles, kFragments };
 
 inline const char* DenseTypeName(DenseType type) {
   constexpr const char* kNames[] = {"f32", "bf16", "int8", "int6"};
@@ -118,10 +119,19 @@ struct DenseMatrix {
   }
   int64_t row_blocks() const { return (rows + kDenseTileRows - 1) / kDenseTileRows; }
   int64_t col_blocks() const { return (cols + tile_cols() - 1) / tile_cols(); }
-  // Of `data`, padding included.
+  // Of `data`, padding included. Fragments are padded to 16 rows and 32 bytes of each.
   int64_t data_bytes() const {
-    return layout == DenseLayout::kTiles ? row_blocks() * col_blocks() * tile_bytes()
-                                         : rows * cols * (type == DenseType::kF32 ? 4 : 2);
+    constexpr int64_t kElementBytes[] = {4, 2, 1, 1};
+    const int64_t row_bytes = cols * kElementBytes[static_cast<int>(type)];
+    switch (layout) {
+      case DenseLayout::kRows:
+        return rows * row_bytes;
+      case DenseLayout::kTiles:
+        return row_blocks() * col_blocks() * tile_bytes();
+      case DenseLayout::kFragments:
+        return row_blocks() * kDenseTileRows * ((row_bytes + 31) / 32 * 32);
+    }
+    STERNA_CHECK(false);
   }
   int64_t bytes() const {
     return data_bytes() + (scales != nullptr ? rows * static_cast<int64_t>(sizeof(float)) : 0);

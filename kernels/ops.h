@@ -12,6 +12,9 @@
 // for what says "host", which is read before the op returns. A TernaryMatrix itself is the host's,
 // its codes and scales are the device's.
 //
+// Padding: where a device records steps (Record), tokens with a negative id, position and slot make
+// up a round number. What is computed for them is of no use, and they are written to no cache.
+//
 // Determinism: a row of any output depends on that row's inputs alone, never on T, on the other
 // rows or on the number of threads, and is the same bits every time on one device and build.
 //
@@ -21,11 +24,14 @@
 #define STERNA_KERNELS_OPS_H_
 
 #include <cstdint>
+#include <functional>
+#include <memory>
 #include <span>
 #include <string>
 #include <utility>
 #include <vector>
 
+#include "base/check.h"
 #include "base/status.h"
 #include "kernels/dense_format.h"
 #include "kernels/dense_shortlist.h"
@@ -118,7 +124,7 @@ struct ShortlistLinearParams {
 template <typename F>
 struct RotaryTableParams {
   std::span<const int32_t> positions;  // [T]
-  std::span<const double> inv_freq;    // [hd / 2], host
+  std::span<const double> inv_freq;    // [hd / 2]
   double factor = 1.0;                 // attention scaling of long-context rotary variants
   Mat<F> cos;                          // out [T, hd / 2]
   Mat<F> sin;                          // out [T, hd / 2]
@@ -164,7 +170,8 @@ struct GatherRowsParams {
   Mat<F> y;                       // out [R, D]
 };
 
-// One token per row of logits (kernels/sampling.h has the rules). `results` must stay where they
+// One token per row of logits (kernels/sampling.h has the rules), which a device may adjust where
+// they are: what they hold afterwards is of no use. `results` must stay where they
 // are until Finish, and are there when it returns.
 template <typename F>
 struct SampleOpParams {
@@ -184,6 +191,26 @@ struct Tuning {
 struct PlacedDense {
   DenseMatrix view;
   DeviceMemory memory;
+};
+
+// The largest step that a model asks for.
+struct StepShape {
+  int64_t tokens;
+  int64_t logit_rows;
+  int64_t max_blocks;  // columns of block tables
+  int64_t heads;
+  int64_t kv_heads;
+  int64_t head_dim;
+  DenseMatrix head;  // placed
+};
+
+// Ops that were asked for once, to be asked for again as a whole: a device that takes longer to be
+// told a small step than to do it gets through it faster.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+  // Asks for them with the parameters they had, whatever is in the memory that those name by now.
+  virtual void Run() = 0;
 };
 
 template <typename F>
@@ -232,6 +259,19 @@ class Ops {
   virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;
   virtual void GatherRows(const GatherRowsParams<F>& p) = 0;
   virtual void Sample(const SampleOpParams<F>& p) = 0;
+
+  // Makes room for what the ops of such a step need beside their outputs; nothing is allocated
+  // during a step of at most that size. Errors as of Allocate.
+  virtual Status Reserve(const StepShape& /*largest*/) { return absl::OkStatus(); }
+
+  // Whether recordings are of use.
+  virtual bool records() const { return false; }
+  // What `body` asks for, which is not done yet: ops alone, no copies and no Sample. Must not
+  // outlive the ops nor the memory that they name. Never null; what fails is a failure of Finish.
+  virtual std::unique_ptr<Recording> Record(const std::function<void()>& /*body*/) {
+    STERNA_CHECK(records());
+    return nullptr;
+  }
 
   // Chooses between ways to compute the same bits by how fast they are here and now, on `samples`,
   // placed matrices of the model to be served: some tens of milliseconds. Returns what was chosen.

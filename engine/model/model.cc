@@ -1,7 +1,9 @@
 #include "engine/model/model.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
+#include <ranges>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
@@ -24,6 +26,15 @@ InnerNorm InnerNormOf(const ModelConfig& config, const WeightVector& sub_norm,
 
 bool AllBelow(std::span<const int32_t> values, int64_t end) {
   return std::ranges::all_of(values, [end](int32_t value) { return value >= 0 && value < end; });
+}
+
+// Steps of more tokens take a device long enough that telling it costs nothing.
+constexpr int64_t kMostRecordedTokens = 256;
+
+// So that few sizes occur, and little is computed for nothing.
+int64_t RoundUpToRecord(int64_t tokens) {
+  if (tokens <= 8) return static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(tokens)));
+  return RoundUp(tokens, tokens <= 64 ? 8 : 32);
 }
 
 }  // namespace
@@ -99,6 +110,17 @@ Status Model<F>::AllocateWorkspaces() {
   for (QuantizedWorkspace& inputs : linear_inputs_) {
     STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
   }
+  STERNA_RETURN_IF_ERROR(ops_->Reserve({.tokens = tokens,
+                                        .logit_rows = limits_.logit_rows,
+                                        .max_blocks = BlockTable::BlocksFor(limits_.context_tokens),
+                                        .heads = config_->num_heads,
+                                        .kv_heads = config_->num_kv_heads,
+                                        .head_dim = config_->head_dim,
+                                        .head = weights_->head}));
+  const std::vector<double> inv_freq = config_->rope.InverseFrequencies(config_->head_dim);
+  STERNA_ASSIGN_OR_RETURN(inv_freq_, AllocateArray<double>(*ops_, std::ssize(inv_freq)));
+  ops_->CopyToDevice(inv_freq_.data(), inv_freq.data(),
+                     std::ssize(inv_freq) * static_cast<int64_t>(sizeof(double)));
   return quantized_.Allocate(*ops_, tokens, std::max({hidden, config_->ffn_size, heads}));
 }
 
@@ -124,14 +146,65 @@ template <typename F>
 Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
                                std::span<const SampleParams> samples) {
   CheckBatch(batch, cache.num_blocks());
-  const int64_t tokens = batch.num_tokens();
-  const int64_t rows = batch.num_logits();
-  const Step step = arrays_.Upload(batch);
+  if (CanRecord(batch)) {
+    RunRecorded(arrays_.Upload(PadToRecord(batch)), cache);
+  } else {
+    Compute(arrays_.Upload(batch), cache, samples);
+  }
+  return AsConst(logits_.Rows(batch.num_logits()));
+}
 
+template <typename F>
+bool Model<F>::CanRecord(const StepBatch& batch) const {
+  return ops_->records() && batch.num_logits() == batch.num_tokens() &&
+         batch.num_tokens() <= kMostRecordedTokens &&
+         std::ranges::equal(batch.logit_rows,
+                            std::views::iota(int32_t{0}, static_cast<int32_t>(batch.num_tokens())));
+}
+
+template <typename F>
+StepBatch Model<F>::PadToRecord(StepBatch batch) const {
+  const int64_t most = std::min({limits_.tokens, limits_.logit_rows, limits_.sequences});
+  const int64_t tokens =
+      std::max(batch.num_tokens(), std::min(most, RoundUpToRecord(batch.num_tokens())));
+  const int64_t blocks =
+      std::min(BlockTable::BlocksFor(limits_.context_tokens),
+               static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.max_blocks))));
+  for (auto i = static_cast<int32_t>(batch.num_tokens()); i < tokens; ++i) {
+    for (auto* values : {&batch.token_ids, &batch.positions, &batch.slots}) values->push_back(-1);
+    batch.sequence.push_back(0);
+    batch.logit_rows.push_back(i);
+  }
+  // One row of the table for each token: what a recording names is as large for all its steps.
+  const int64_t sequences = std::max(batch.num_sequences, std::min(tokens, limits_.sequences));
+  std::vector<int32_t> tables(static_cast<size_t>(sequences * blocks));
+  for (int64_t s = 0; s < batch.num_sequences; ++s) {
+    std::copy_n(batch.block_tables.begin() + s * batch.max_blocks, batch.max_blocks,
+                tables.begin() + s * blocks);
+  }
+  batch.block_tables = std::move(tables);
+  batch.num_sequences = sequences;
+  batch.max_blocks = blocks;
+  return batch;
+}
+
+template <typename F>
+void Model<F>::RunRecorded(const Step& step, KvCache<F>& cache) {
+  std::unique_ptr<Recording>& recording =
+      recordings_[{std::ssize(step.token_ids), step.block_tables.cols, cache.Layer(0).k}];
+  if (recording == nullptr) {
+    recording = ops_->Record([&] { Compute(step, cache, {}); });
+  }
+  recording->Run();
+}
+
+template <typename F>
+void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples) {
+  const int64_t tokens = std::ssize(step.token_ids);
   const Mat<F> x = x_.Rows(tokens);
   ops_->EmbedTokens({.token_ids = step.token_ids, .table = weights_->embedding, .x = x});
   ops_->RotaryTable({.positions = step.positions,
-                     .inv_freq = inv_freq_,
+                     .inv_freq = inv_freq_.span(),
                      .cos = cos_.Rows(tokens),
                      .sin = sin_.Rows(tokens)});
   ActiveTokens active = {
@@ -144,8 +217,8 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
     FeedForward(weights_->layers[layer], active.x);
   }
 
-  const Mat<F> logits = logits_.Rows(rows);
-  if (rows == 0) return AsConst(logits);
+  const Mat<F> logits = logits_.Rows(std::ssize(step.logit_rows));
+  if (logits.rows == 0) return;
   const Mat<F> last = active.x;
   ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
   if (samples.empty() || weights_->shortlist.empty()) {
@@ -157,7 +230,6 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
                            .params = samples,
                            .y = logits});
   }
-  return AsConst(logits);
 }
 
 template <typename F>

@@ -11,7 +11,10 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
+#include <memory>
 #include <span>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -70,7 +73,6 @@ class Model {
         weights_(weights),
         ops_(ops),
         limits_(limits),
-        inv_freq_(config->rope.InverseFrequencies(config->head_dim)),
         arrays_(std::move(arrays)) {}
   Status AllocateWorkspaces();
 
@@ -87,6 +89,12 @@ class Model {
 
   // A programmer's mistake where the batch names what is not there: ops do not look.
   void CheckBatch(const StepBatch& batch, int64_t num_kv_blocks) const;
+  // The pass itself, up to the logits.
+  void Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples);
+  // Decode steps are recorded and run again, padded to one of few shapes.
+  bool CanRecord(const StepBatch& batch) const;
+  StepBatch PadToRecord(StepBatch batch) const;
+  void RunRecorded(const Step& step, KvCache<F>& cache);
   // q_ and the cache's new K and V, of norm(x_)
   void ProjectQkv(const LayerWeights& layer, const Step& step, const KvView<F>& kv);
   // Those of logit_rows, copied together.
@@ -112,7 +120,7 @@ class Model {
   const ModelWeights* weights_;
   Ops<F>* ops_;
   StepLimits limits_;
-  std::vector<double> inv_freq_;
+  DeviceArray<double> inv_freq_;  // [hd / 2]
 
   StepArrays<F> arrays_;
   Workspace x_;                                    // [T, D]: the residual stream
@@ -129,6 +137,9 @@ class Model {
   Workspace last_x_;                               // [R, D]
   Workspace last_q_;                               // [R, H*hd]
   Workspace logits_;                               // [R, vocab]
+
+  // By tokens, blocks of a table and the cache's memory.
+  std::map<std::tuple<int64_t, int64_t, const void*>, std::unique_ptr<Recording>> recordings_;
 };
 
 extern template class Model<float>;

@@ -1,18 +1,26 @@
 // The CUDA backend of kernels/ops.h: one GPU, everything in order on one stream.
 //
-// Ops check shapes and ask for kernels; nothing waits but Finish, CopyToHost and a full staging
-// buffer. The first failure is kept and told by Finish (device.h).
-// Lifetime: weights and memory from it must not outlive it. Thread contract: one caller at a time.
+// Ops check shapes and ask for kernels; nothing waits but Finish, CopyToHost and full staging
+// buffers. The first failure is kept and told by Finish (device.h). What kernels need beside their
+// outputs is allocated by Reserve, or by the first op that needs more; it stays where it is, as
+// recordings name it.
+// Lifetime: weights, recordings and memory from it must not outlive it. Thread contract: one caller
+// at a time.
 #ifndef STERNA_KERNELS_CUDA_CUDA_OPS_H_
 #define STERNA_KERNELS_CUDA_CUDA_OPS_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
+#include "kernels/cuda/attention.h"
 #include "kernels/cuda/device.h"
+#include "kernels/cuda/sample.h"
 #include "kernels/devices.h"
 #include "kernels/ops.h"
 
@@ -26,12 +34,8 @@ class CudaOps final : public Ops<float> {
   std::string Name() const override { return "cuda/" + device_->name(); }
 
   StatusOr<DeviceMemory> Allocate(int64_t bytes) override { return device_->Allocate(bytes); }
-  void CopyToDevice(void* device, const void* host, int64_t bytes) override {
-    device_->CopyToDevice(device, host, bytes);
-  }
-  Status CopyToHost(void* host, const void* device, int64_t bytes) override {
-    return device_->CopyToHost(host, device, bytes);
-  }
+  void CopyToDevice(void* device, const void* host, int64_t bytes) override;
+  Status CopyToHost(void* host, const void* device, int64_t bytes) override;
   StatusOr<TernaryMatrix> Place(TernaryMatrix host) override;
   StatusOr<PlacedDense> Place(const DenseMatrix& host) override;
 
@@ -46,15 +50,49 @@ class CudaOps final : public Ops<float> {
   void RopeAppendKv(const RopeAppendKvParams<float>& p) override;
   void PagedAttention(const PagedAttentionParams<float>& p) override;
   void GatherRows(const GatherRowsParams<float>& p) override;
+  // num_logprobs is at most kMostTopLogprobs.
   void Sample(const SampleOpParams<float>& p) override;
-  Status Finish() override { return device_->Finish(); }
+
+  Status Reserve(const StepShape& largest) override;
+  bool records() const override { return true; }
+  std::unique_ptr<Recording> Record(const std::function<void()>& body) override;
+  Status Finish() override;
 
  private:
+  // Device memory that grows on demand. What was there before stays allocated: recordings name it.
+  struct Scratch {
+    std::vector<DeviceMemory> memories;
+    int64_t bytes = 0;
+    void* data() { return memories.empty() ? nullptr : memories.back().data(); }
+  };
+  // A Sample call whose results are on their way.
+  struct Sampled {
+    std::vector<SampleParams> params;  // their spans are not followed any more
+    std::span<SampleResult> results;
+    int32_t vocabulary;
+    int64_t bytes;
+  };
+
   explicit CudaOps(std::unique_ptr<Device> device) : device_(std::move(device)) {}
 
+  Status Grow(Scratch& scratch, int64_t bytes);
+  // The same, for an op: what fails is a failure of Finish.
+  bool Ensure(Scratch& scratch, int64_t bytes);
   void Launch(const TernaryLinearArgs& args);
+  // Unless this is the step that was planned last.
+  void PlanAttention(const AttentionStep& step);
+  void ReadSampled();
 
   std::unique_ptr<Device> device_;
+  Scratch attention_scratch_;
+  Scratch dense_scratch_;
+  Scratch sample_staging_;
+  Scratch sample_scratch_;
+  Scratch sample_results_;
+  std::vector<uint8_t> host_staging_;
+  PinnedMemory host_results_;
+  std::optional<Sampled> sampled_;
+  std::optional<AttentionStep> planned_;  // whose arrays have not been written since
 };
 
 }  // namespace sterna::cuda

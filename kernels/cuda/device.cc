@@ -48,8 +48,7 @@ Status Device::Start() {
   STERNA_RETURN_IF_ERROR(
       ToStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what));
   for (Staging& staging : staging_) {
-    STERNA_RETURN_IF_ERROR(
-        ToStatus(cudaHostAlloc(&staging.host, kStagingBytes, cudaHostAllocDefault), what));
+    STERNA_RETURN_IF_ERROR(ToStatus(staging.host.Resize(kStagingBytes), what));
     STERNA_RETURN_IF_ERROR(
         ToStatus(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), what));
   }
@@ -61,7 +60,6 @@ Device::~Device() {
   if (stream_ != nullptr) (void)cudaStreamSynchronize(stream_);
   for (Staging& staging : staging_) {
     if (staging.copied != nullptr) (void)cudaEventDestroy(staging.copied);
-    if (staging.host != nullptr) (void)cudaFreeHost(staging.host);
   }
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
 }
@@ -99,9 +97,10 @@ void Device::CopyToDevice(void* to, const void* from, int64_t bytes) {
     Staging& staging = staging_[next_staging_++ % staging_.size()];
     const auto part = static_cast<size_t>(std::min(bytes - done, kStagingBytes));
     Do("waiting for a copy", [&] { return cudaEventSynchronize(staging.copied); });
-    std::memcpy(staging.host, static_cast<const std::byte*>(from) + done, part);
+    if (!status_.ok()) return;
+    std::memcpy(staging.host.data(), static_cast<const std::byte*>(from) + done, part);
     Do("copying to it", [&] {
-      return cudaMemcpyAsync(static_cast<std::byte*>(to) + done, staging.host, part,
+      return cudaMemcpyAsync(static_cast<std::byte*>(to) + done, staging.host.data(), part,
                              cudaMemcpyHostToDevice, stream_);
     });
     Do("copying to it", [&] { return cudaEventRecord(staging.copied, stream_); });
@@ -115,6 +114,14 @@ Status Device::CopyToHost(void* to, const void* from, int64_t bytes) {
     });
   }
   return Finish();
+}
+
+void Device::CopyToPinned(const void* from, int64_t bytes, PinnedMemory& to) {
+  Do("making room for results", [&] { return to.Resize(bytes); });
+  Do("copying from it", [&] {
+    return cudaMemcpyAsync(to.data(), from, static_cast<size_t>(bytes), cudaMemcpyDeviceToHost,
+                           stream_);
+  });
 }
 
 void Device::Check(cudaError_t error, const char* what) {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/status.h"
 #include "kernels/cuda/runtime.h"
@@ -22,6 +23,33 @@ namespace sterna::cuda {
 // The Status of an error: ResourceExhausted for want of memory, else Internal; `what` was being
 // done.
 Status ToStatus(cudaError_t error, const std::string& what);
+
+// Memory of the host that a device copies to and from in the background.
+class PinnedMemory {
+ public:
+  PinnedMemory() = default;
+  ~PinnedMemory() {
+    if (data_ != nullptr) (void)cudaFreeHost(data_);
+  }
+  PinnedMemory(const PinnedMemory&) = delete;
+  PinnedMemory& operator=(const PinnedMemory&) = delete;
+
+  void* data() const { return data_; }
+  // Whatever it held is gone. What fails, fails with the error of the runtime.
+  cudaError_t Resize(int64_t bytes) {
+    if (bytes <= bytes_) return cudaSuccess;
+    if (data_ != nullptr) (void)cudaFreeHost(std::exchange(data_, nullptr));
+    bytes_ = 0;
+    const cudaError_t error =
+        cudaHostAlloc(&data_, static_cast<size_t>(bytes), cudaHostAllocDefault);
+    if (error == cudaSuccess) bytes_ = bytes;
+    return error;
+  }
+
+ private:
+  void* data_ = nullptr;
+  int64_t bytes_ = 0;
+};
 
 class Device {
  public:
@@ -43,6 +71,8 @@ class Device {
   // `from` may be written again on return.
   void CopyToDevice(void* to, const void* from, int64_t bytes);
   Status CopyToHost(void* to, const void* from, int64_t bytes);
+  // Into `to`, which grows as it must; there after Finish.
+  void CopyToPinned(const void* from, int64_t bytes, PinnedMemory& to);
 
   // Does `enqueue`, which asks for work on `stream()` and returns what came of it, unless something
   // has failed before.
@@ -52,13 +82,17 @@ class Device {
     Check(cudaSetDevice(index_), what);  // a thread begins with device 0
     if (status_.ok()) Check(enqueue(), what);
   }
+  // From now on everything fails with this.
+  void Fail(Status status) {
+    if (status_.ok()) status_ = std::move(status);
+  }
   // Waits for all that was asked for; the first failure ever.
   Status Finish();
 
  private:
   // Memory that the device copies from in the background, used in turn.
   struct Staging {
-    void* host = nullptr;
+    PinnedMemory host;
     cudaEvent_t copied = nullptr;
   };
   static constexpr int64_t kStagingBytes = int64_t{4} << 20;

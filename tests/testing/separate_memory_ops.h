@@ -176,8 +176,7 @@ class SeparateMemoryOps final : public Ops<F> {
     Run([&] { ops_->DenseLinear(p); });
   }
   void RotaryTable(const RotaryTableParams<F>& p) override {
-    AllDevice(p.positions, p.cos, p.sin);
-    Host(p.inv_freq);
+    AllDevice(p.positions, p.inv_freq, p.cos, p.sin);
     Run([&] { ops_->RotaryTable(p); });
   }
   void RopeAppendKv(const RopeAppendKvParams<F>& p) override {
