@@ -34,11 +34,10 @@ __global__ void __launch_bounds__(kThreads) OwnKernel(const SampleArgs p) {
   if (row.params.num_logprobs < 0) return;
   const Chunk chunk = ChunkOfBlock(row.vocabulary);
   auto* const scratch = reinterpret_cast<uint64_t*>(SharedMemory());
-  const auto own = [&](int token) { return row.Own(token); };
   // This thread's most likely token of a rank below `last`.
   const auto best_below = [&](uint64_t last) {
     uint64_t best = 0;
-    ForTokens(chunk.begin, chunk.end, own, [&](int token, float logit) {
+    ForTokens<8>(row.logits, nullptr, chunk.begin, chunk.end, [&](int token, float logit) {
       const uint64_t rank = RankOf(logit, token);
       if (rank < last && rank > best) best = rank;
     });
@@ -55,8 +54,8 @@ __global__ void __launch_bounds__(kThreads) OwnKernel(const SampleArgs p) {
     if (best == next && next != 0) best = best_below(next);
   }
   uint64_t mass = 0;
-  ForTokens(chunk.begin, chunk.end, own,
-            [&](int, float logit) { mass += WeightOf(logit, largest, kLog2E); });
+  ForTokens<8>(row.logits, nullptr, chunk.begin, chunk.end,
+               [&](int, float logit) { mass += WeightOf(logit, largest, kLog2E); });
   mass = BlockReduce(mass, Add(), scratch);
   if (threadIdx.x == 0) row.workspace.own_mass[chunk.index] = mass;
 }
@@ -105,9 +104,8 @@ __global__ void __launch_bounds__(kThreads) LargestKernel(const SampleArgs p) {
   const Row row(p, blockIdx.y);
   const Chunk chunk = ChunkOfBlock(row.vocabulary);
   uint64_t best = 0;
-  ForTokens(
-      chunk.begin, chunk.end, [&](int token) { return row.Choosable(token); },
-      [&](int token, float logit) { best = Max()(best, RankOf(logit, token)); });
+  ForTokens<16>(row.logits, row.mask, chunk.begin, chunk.end,
+                [&](int token, float logit) { best = Max()(best, RankOf(logit, token)); });
   best = BlockReduce(best, Max(), reinterpret_cast<uint64_t*>(SharedMemory()));
   LetNextKernelStart();
   if (threadIdx.x == 0) row.workspace.largest[chunk.index] = best;
@@ -154,19 +152,17 @@ __global__ void __launch_bounds__(kThreads) WeightsKernel(const SampleArgs p) {
   const Chunk chunk = ChunkOfBlock(row.vocabulary);
   uint64_t mass = 0;
   uint64_t count = 0;
-  ForTokens(
-      chunk.begin, chunk.end, [&](int token) { return row.Choosable(token); },
-      [&](int, float logit) {
-        if (!weighing.PassesMinP(logit)) return;
-        const uint64_t weight = weighing.Weight(logit);
-        mass += weight;
-        ++count;
-        if (!cuts) return;
-        const int bucket = weighing.Bucket(logit);
-        if (bucket == kSampleBuckets - 1) return;
-        AddToHalves(&histogram.low[bucket], &histogram.high[bucket], weight);
-        if (counts) atomicAdd(&histogram.count[bucket], 1u);
-      });
+  ForTokens<8>(row.logits, row.mask, chunk.begin, chunk.end, [&](int, float logit) {
+    if (!weighing.PassesMinP(logit)) return;
+    const uint64_t weight = weighing.Weight(logit);
+    mass += weight;
+    ++count;
+    if (!cuts) return;
+    const int bucket = weighing.Bucket(logit);
+    if (bucket == kSampleBuckets - 1) return;
+    AddToHalves(&histogram.low[bucket], &histogram.high[bucket], weight);
+    if (counts) atomicAdd(&histogram.count[bucket], 1u);
+  });
   mass = BlockReduce(mass, Add(), scratch);  // and the histogram is whole
   count = BlockReduce(count, Add(), scratch);
   LetNextKernelStart();
@@ -234,9 +230,8 @@ __global__ void __launch_bounds__(kThreads) KeptKernel(const SampleArgs p) {
   const SampleKept kept = row.workspace.kept;
   const Chunk chunk = ChunkOfBlock(row.vocabulary);
   Share share = {};
-  ForTokens(
-      chunk.begin, chunk.end, [&](int token) { return row.Choosable(token); },
-      [&](int, float logit) { AddTo(share, weighing, kept, logit); });
+  ForTokens<8>(row.logits, row.mask, chunk.begin, chunk.end,
+               [&](int, float logit) { AddTo(share, weighing, kept, logit); });
   const uint64_t mass = BlockReduce(share.mass, Add(), scratch);
   const uint64_t ties = BlockReduce(uint64_t{share.ties}, Add(), scratch);
   LetNextKernelStart();

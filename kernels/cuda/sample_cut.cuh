@@ -79,11 +79,9 @@ __device__ inline bool FindBucket(const Wanted& wanted, const SampleWorkspace& w
 template <typename Body>
 __device__ __forceinline__ void ForBucketOfRow(const Row& row, const Weighing& weighing, int bucket,
                                                const Body& body) {
-  ForTokens(
-      0, row.vocabulary, [&](int token) { return row.Choosable(token); },
-      [&](int, float logit) {
-        if (weighing.Bucket(logit) == bucket && weighing.PassesMinP(logit)) body(logit);
-      });
+  ForTokens<8>(row.logits, row.mask, 0, row.vocabulary, [&](int, float logit) {
+    if (weighing.Bucket(logit) == bucket && weighing.PassesMinP(logit)) body(logit);
+  });
 }
 
 // Lists the tokens of the bucket. Whole blocks.
@@ -112,17 +110,16 @@ __device__ __forceinline__ void ForBucket(const Row& row, const Weighing& weighi
   }
 }
 
-// The sums of the bucket's tokens from `least` on, and of all buckets before. Whole blocks.
+// This thread's part of the sums of the bucket's tokens from `least` on.
 __device__ inline TokenSums SumsFrom(uint32_t least, const Row& row, const Weighing& weighing,
-                                     CutShared& shared) {
+                                     const CutShared& shared) {
   TokenSums sums = {0, 0};
   ForBucket(row, weighing, shared, [&](uint32_t key, const auto& weight) {
     if (key < least) return;
     sums.mass += weight();
     ++sums.count;
   });
-  return {BlockReduce(sums.mass, Add(), shared.scratch) + shared.above.mass,
-          BlockReduce(sums.count, Add(), shared.scratch) + shared.above.count};
+  return sums;
 }
 
 // Sets `kept` to the most likely tokens that reach the wanted amount, and `mass` to their weight;
@@ -142,13 +139,16 @@ __device__ inline void Cut(const Wanted& wanted, const Row& row, const Weighing&
   auto high = static_cast<uint32_t>(BlockReduce(most, Max(), shared.scratch));
   while (low < high) {
     const uint32_t middle = low + (high - low + 1) / 2;
-    if (wanted.Of(SumsFrom(middle, row, weighing, shared)) >= wanted.amount) {
+    const uint64_t from = wanted.Of(SumsFrom(middle, row, weighing, shared));
+    if (wanted.Of(shared.above) + BlockReduce(from, Add(), shared.scratch) >= wanted.amount) {
       low = middle;
     } else {
       high = middle - 1;
     }
   }
-  const TokenSums above = SumsFrom(low + 1, row, weighing, shared);
+  TokenSums above = SumsFrom(low + 1, row, weighing, shared);
+  above.mass = BlockReduce(above.mass, Add(), shared.scratch) + shared.above.mass;
+  above.count = BlockReduce(above.count, Add(), shared.scratch) + shared.above.count;
   const uint64_t weight = weighing.Weight(LogitOf(low));
   const uint64_t missing = wanted.amount - wanted.Of(above);
   const uint64_t ties = wanted.by_mass ? (missing + weight - 1) / weight : missing;

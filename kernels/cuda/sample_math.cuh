@@ -102,7 +102,6 @@ __device__ __forceinline__ int WarpOfBlock() { return static_cast<int>(threadIdx
 // All lanes get the result. Whole warps.
 template <typename T, typename Op>
 __device__ __forceinline__ T WarpReduce(T value, Op op) {
-#pragma unroll
   for (int mask = 16; mask > 0; mask /= 2) {
     value = op(value, __shfl_xor_sync(kFullWarp, value, mask));
   }
@@ -112,7 +111,6 @@ __device__ __forceinline__ T WarpReduce(T value, Op op) {
 // The sum over this lane and those before it. Whole warps.
 template <typename T>
 __device__ __forceinline__ T WarpInclusiveSum(T value) {
-#pragma unroll
   for (int delta = 1; delta < 32; delta *= 2) {
     const T before = __shfl_up_sync(kFullWarp, value, static_cast<unsigned>(delta));
     if (Lane() >= delta) value += before;

@@ -14,8 +14,6 @@ namespace sterna::cuda {
 // Chunks are multiples of this, for a block's threads and for 32 of each of its warps.
 inline constexpr int kChunkStep = 256;
 inline constexpr int kMostChunks = 32;
-// Logits that a thread asks for before it looks at the first.
-inline constexpr int kBatch = 8;
 
 // The tokens that are kept: those above `key`, and the first `ties` of those at it.
 struct SampleKept {
@@ -47,6 +45,10 @@ __host__ __device__ inline int NumChunks(int vocabulary) {
   return (vocabulary + tokens - 1) / tokens;
 }
 
+__device__ __forceinline__ bool IsAllowed(const uint32_t* mask, int token) {
+  return (mask[token / 32] >> (token % 32) & 1) != 0;
+}
+
 // One row, and what a block needs to reach its things.
 struct Row {
   const SampleRow& params;
@@ -65,10 +67,9 @@ struct Row {
         index(static_cast<int>(row)),
         vocabulary(p.vocabulary) {}
 
-  __device__ float Own(int token) const { return Canonical(logits[token]); }
   __device__ float Choosable(int token) const {
-    if (mask != nullptr && (mask[token / 32] >> (token % 32) & 1) == 0) return -Infinity();
-    return Own(token);
+    if (mask != nullptr && !IsAllowed(mask, token)) return -Infinity();
+    return Canonical(logits[token]);
   }
   __device__ bool Cuts() const {
     return params.draws != 0 && (params.top_k > 0 || params.top_p < 1.0f);
@@ -92,21 +93,31 @@ __device__ inline Chunk ChunkOfBlock(int vocabulary) {
   return ChunkAt(vocabulary, static_cast<int>(blockIdx.x));
 }
 
-// Calls body(token, load(token)) for this thread's tokens of [begin, end), a stride apart.
-template <typename Load, typename Body>
-__device__ __forceinline__ void ForTokens(int begin, int end, const Load& load, const Body& body) {
+// Calls body(token, logit) for this thread's tokens of [begin, end), a stride apart; the logit is
+// canonical, and -infinity where `mask`, or null, does not allow the token. A thread asks for
+// kBatch logits before it looks at the first.
+template <int kBatch, typename Body>
+__device__ __forceinline__ void ForTokens(const float* logits, const uint32_t* mask, int begin,
+                                          int end, const Body& body) {
   const int stride = static_cast<int>(blockDim.x);
   for (int first = begin + static_cast<int>(threadIdx.x); first < end; first += kBatch * stride) {
-    float logits[kBatch];
+    float batch[kBatch];
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int token = first + i * stride;
-      logits[i] = token < end ? load(token) : 0.0f;
+      batch[i] = token < end ? logits[token] : 0.0f;
+    }
+    if (mask != nullptr) {
+#pragma unroll
+      for (int i = 0; i < kBatch; ++i) {
+        const int token = first + i * stride;
+        if (token < end && !IsAllowed(mask, token)) batch[i] = -Infinity();
+      }
     }
 #pragma unroll
     for (int i = 0; i < kBatch; ++i) {
       const int token = first + i * stride;
-      if (token < end) body(token, logits[i]);
+      if (token < end) body(token, Canonical(batch[i]));
     }
   }
 }
