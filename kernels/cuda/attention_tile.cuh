@@ -146,13 +146,17 @@ using Scores = float[P::kScoreGroups][2][4];  // of 16 positions: two products' 
 template <typename P>
 using Outputs = float[P::kValueGroups][2][4];  // of 16 dims
 
-// What a lane knows of its two rows, lane / 4 and that + 8 of the warp's.
+// What a row sees; in shared memory.
+struct alignas(16) RowView {
+  int first;       // position,
+  unsigned count;  // and how many; 0: there is no row
+  float factor;    // of its scores
+};
+
+// The state of a lane's two rows, lane / 4 and that + 8 of the warp's.
 struct LaneRows {
-  int first[2];       // position it sees,
-  unsigned count[2];  // and how many; 0: no row
-  float factor[2];    // of its scores
-  float largest[2];   // m
-  float sum[2];       // l, of this lane's positions
+  float largest[2];  // m
+  float sum[2];      // l, of this lane's positions
 };
 
 __device__ __forceinline__ float FourLanesMax(float x) {
@@ -178,8 +182,8 @@ __device__ __forceinline__ void MultiplyKeys(const uint8_t* queries, const uint8
 #pragma unroll
     for (int j = 0; j < 8; ++j) s[i][j / 4][j % 4] = 0.0f;
   }
-  // Not all of it: operands that are loaded far ahead take registers that there are not.
-#pragma unroll 2
+  // Not unrolled: operands that are loaded far ahead take registers that there are not.
+#pragma unroll 1
   for (int k = 0; k < T::kGroups; ++k) {
     uint32_t a[2][4];
     LoadMatrices(a[0], high + k * 32);
@@ -200,9 +204,11 @@ __device__ __forceinline__ void MultiplyKeys(const uint8_t* queries, const uint8
 // Scores from products: scaled, and -infinity where the row does not see the position. Returns the
 // largest of each row among the warp's positions.
 template <typename P>
-__device__ __forceinline__ void MaskScores(const LaneRows& rows, int tile, const uint8_t* keys,
+__device__ __forceinline__ void MaskScores(const RowView* views, int tile, const uint8_t* keys,
                                            Scores<P>& s, float (&largest)[2]) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
+  const RowView* const own = views + P::FirstRow() + lane / 4;
+  const RowView rows[2] = {own[0], own[8]};
   const auto* const scales = reinterpret_cast<const float*>(keys + P::Tile::kScalesAt);
   largest[0] = largest[1] = -INFINITY;
 #pragma unroll
@@ -213,11 +219,11 @@ __device__ __forceinline__ void MaskScores(const LaneRows& rows, int tile, const
       for (int j = 0; j < 4; ++j) {
         const int row = j / 2;
         const int in_tile = P::ScoreGroup(i) * 16 + n * 8 + lane % 4 * 2 + j % 2;
-        float score = s[i][n][j] * rows.factor[row];
+        float score = s[i][n][j] * rows[row].factor;
         if constexpr (P::Element::kScaled) score *= scales[in_tile];
         const int position = tile * kAttentionTile + in_tile;
         // Not multiplied by zero: the scale of a place that was never written may be NaN.
-        const bool seen = static_cast<unsigned>(position - rows.first[row]) < rows.count[row];
+        const bool seen = static_cast<unsigned>(position - rows[row].first) < rows[row].count;
         s[i][n][j] = seen ? score : -INFINITY;
         largest[row] = fmaxf(largest[row], s[i][n][j]);
       }

