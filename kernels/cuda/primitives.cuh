@@ -62,6 +62,13 @@ __device__ __forceinline__ void CopyAsync16(void* shared, const void* global, bo
                "l"(global), "r"(bytes)
                : "memory");
 }
+// The same with 8 bytes.
+__device__ __forceinline__ void CopyAsync8(void* shared, const void* global, bool valid = true) {
+  const int bytes = valid ? 8 : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], 8, %2;" ::"r"(SharedAddress(shared)),
+               "l"(global), "r"(bytes)
+               : "memory");
+}
 // Ends a group of copies; WaitForCopies<n> waits until all but this thread's n newest groups are
 // there. Others see them after a barrier.
 __device__ __forceinline__ void CommitCopies() {
@@ -313,6 +320,17 @@ __device__ __forceinline__ void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2],
 #undef STERNA_D16
 #undef STERNA_D4
 #endif
+// Four int8 as halves, exactly: those of bytes 0 and 2 in `even`, of bytes 1 and 3 in `odd`.
+__device__ __forceinline__ void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+  // x + 128 in the last bits of 1024 is x + 1152.
+  const uint32_t biased = bytes ^ 0x80808080u;
+  const uint32_t pairs[2] = {__byte_perm(biased, 0x64646464u, 0x4240),
+                             __byte_perm(biased, 0x64646464u, 0x4341)};
+  const __half2 bias = __half2half2(__ushort_as_half(0x6480));
+  const __half2 x = __hsub2(*reinterpret_cast<const __half2*>(&pairs[0]), bias);
+  const __half2 y = __hsub2(*reinterpret_cast<const __half2*>(&pairs[1]), bias);
+  even = *reinterpret_cast<const uint32_t*>(&x);
+  odd = *reinterpret_cast<const uint32_t*>(&y);
 }
 
 struct LaunchShape {

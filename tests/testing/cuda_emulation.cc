@@ -42,6 +42,7 @@ constexpr size_t kStackBytes = 64 << 10;
 struct Copy {
   void* to;
   const void* from;
+  size_t bytes;
   bool valid;
 };
 
@@ -342,12 +343,12 @@ const std::byte* CudaExchange(const char* what, const void* data, size_t bytes) 
   return all;
 }
 
-void CudaCopyAsync16(void* shared, const void* global, bool valid) {
-  STERNA_CHECK(reinterpret_cast<uintptr_t>(shared) % 16 == 0);
-  STERNA_CHECK(!valid || reinterpret_cast<uintptr_t>(global) % 16 == 0);
+void CudaCopyAsync(void* shared, const void* global, size_t bytes, bool valid) {
+  STERNA_CHECK(reinterpret_cast<uintptr_t>(shared) % bytes == 0);
+  STERNA_CHECK(!valid || reinterpret_cast<uintptr_t>(global) % bytes == 0);
   // Until it is there, what lies there is of no use to anyone.
-  FillWithNoise(shared, 16);
-  TheBlock().current().open_copies.push_back({shared, global, valid});
+  FillWithNoise(shared, bytes);
+  TheBlock().current().open_copies.push_back({shared, global, bytes, valid});
 }
 
 void CudaCommitCopies() {
@@ -360,9 +361,9 @@ void CudaWaitForCopies(int newest) {
   while (std::ssize(groups) > newest) {
     for (const Copy& copy : groups.front()) {
       if (copy.valid) {
-        std::memcpy(copy.to, copy.from, 16);
+        std::memcpy(copy.to, copy.from, copy.bytes);
       } else {
-        std::memset(copy.to, 0, 16);
+        std::memset(copy.to, 0, copy.bytes);
       }
     }
     groups.erase(groups.begin());

@@ -170,7 +170,7 @@ inline constexpr size_t kCudaLaneBytes = 64;
 const std::byte* CudaExchange(const char* what, const void* data, size_t bytes);
 int CudaLane();
 
-void CudaCopyAsync16(void* shared, const void* global, bool valid);
+void CudaCopyAsync(void* shared, const void* global, size_t bytes, bool valid);
 void CudaCommitCopies();
 void CudaWaitForCopies(int newest);
 
@@ -256,6 +256,19 @@ T __ldg(const T* p) {
   return *p;
 }
 
+template <typename T>
+T __ldcg(const T* p) {
+  return *p;
+}
+// Threads change where they wait, so that this is one step, and all see one memory.
+template <typename T>
+T atomicAdd(T* p, T value) {
+  const T before = *p;
+  *p += value;
+  return before;
+}
+inline void __threadfence() {}
+
 // The product's code may be in the same program.
 #define cuda cuda_emulated
 
@@ -269,7 +282,10 @@ inline void WaitForPreviousKernel() {}
 inline void LetNextKernelStart() {}
 inline uint4 LoadStreaming(const uint4* p) { return *p; }
 inline void CopyAsync16(void* shared, const void* global, bool valid = true) {
-  testing::CudaCopyAsync16(shared, global, valid);
+  testing::CudaCopyAsync(shared, global, 16, valid);
+}
+inline void CopyAsync8(void* shared, const void* global, bool valid = true) {
+  testing::CudaCopyAsync(shared, global, 8, valid);
 }
 inline void CommitCopies() { testing::CudaCommitCopies(); }
 template <int kNewest>
@@ -335,6 +351,13 @@ void WaitForProducts() {
 }
 void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
                       int k_tile);
+inline void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+  const auto half = [&](int i) {
+    return uint32_t{FloatToHalf(static_cast<float>(static_cast<int8_t>(bytes >> (8 * i))))};
+  };
+  even = half(0) | half(2) << 16;
+  odd = half(1) | half(3) << 16;
+}
 
 struct LaunchShape {
   dim3 grid;
