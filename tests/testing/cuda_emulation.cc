@@ -71,8 +71,9 @@ struct Warp {
 // One block while it runs.
 class Block {
  public:
-  Block(const dim3& grid, const dim3& block, size_t shared_bytes, std::mt19937_64* order)
-      : grid_(grid), block_(block), order_(order) {
+  Block(const dim3& grid, const dim3& block, size_t shared_bytes, std::mt19937_64* order,
+        bool depth_first)
+      : grid_(grid), block_(block), order_(order), depth_first_(depth_first) {
     const int count = static_cast<int>(block.x * block.y * block.z);
     STERNA_CHECK(count >= 1 && count <= 1024);
     for (int i = 0; i < count; ++i) {
@@ -116,6 +117,7 @@ class Block {
   dim3 grid_;
   dim3 block_;
   std::mt19937_64* order_;  // null: by number
+  bool depth_first_;
   uint3 index_ = {};
   std::vector<Thread> threads_;
   std::vector<Warp> warps_;
@@ -174,7 +176,9 @@ void Block::Run(const uint3& index, const std::function<void()>& body) {
   }
   while (running_ > 0) {
     if (ready_.empty()) ReportStuck();
-    const size_t pick = order_ == nullptr ? 0 : (*order_)() % ready_.size();
+    size_t pick = order_ == nullptr ? 0 : (*order_)() % ready_.size();
+    // Odd seeds favour who was released last: a warp runs far ahead of the others.
+    if (order_ != nullptr && depth_first_ && (*order_)() % 8 != 0) pick = ready_.size() - 1;
     current_ = ready_[pick];
     if (order_ == nullptr) {
       ready_.erase(ready_.begin());
@@ -331,7 +335,8 @@ cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
   return Enqueue(stream, [=] {
     Machine& machine = TheMachine();
     STERNA_CHECK(machine.block == nullptr);
-    Block running(grid, block, shared_bytes, machine.order_seed == 0 ? nullptr : &machine.order);
+    Block running(grid, block, shared_bytes, machine.order_seed == 0 ? nullptr : &machine.order,
+                  machine.order_seed % 2 == 1);
     machine.block = &running;
     for (unsigned z = 0; z < grid.z; ++z) {
       for (unsigned y = 0; y < grid.y; ++y) {

@@ -146,7 +146,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 namespace sterna::testing {
 
-// The order in which threads run from now on; 0 is the order of their numbers.
+// The order in which threads run from now on: 0 is the order of their numbers; with even seeds all
+// go on at about the same pace, with odd ones some run far ahead of the others.
 void SetCudaThreadOrder(uint64_t seed);
 // Device memory that there is; and what is allocated of it now.
 void SetCudaMemoryBytes(size_t bytes);
@@ -223,6 +224,29 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
     if (all[lane * ::sterna::testing::kCudaLaneBytes] != std::byte{0}) ballot |= 1u << lane;
   }
   return ballot;
+}
+template <typename T>
+T __reduce_add_sync(unsigned, T value) {
+  const std::byte* all =
+      ::sterna::testing::CudaExchange("__reduce_add_sync", &value, sizeof(value));
+  T sum = 0;
+  for (size_t lane = 0; lane < 32; ++lane) {
+    T of_lane;
+    std::memcpy(&of_lane, all + lane * ::sterna::testing::kCudaLaneBytes, sizeof(T));
+    sum += of_lane;
+  }
+  return sum;
+}
+inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+  const std::byte* all =
+      ::sterna::testing::CudaExchange("__reduce_max_sync", &value, sizeof(value));
+  unsigned largest = 0;
+  for (size_t lane = 0; lane < 32; ++lane) {
+    unsigned of_lane;
+    std::memcpy(&of_lane, all + lane * ::sterna::testing::kCudaLaneBytes, sizeof(of_lane));
+    largest = std::max(largest, of_lane);
+  }
+  return largest;
 }
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
