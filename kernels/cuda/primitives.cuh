@@ -152,6 +152,14 @@ __device__ __forceinline__ float F16ToFloat(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 
+// Two floats as bf16, `low` in the low half, rounded half to even; what is too large becomes
+// infinity (section "cvt").
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;

@@ -300,6 +300,14 @@ inline uint32_t PackF16(float low, float high) {
   return FloatToHalf(low) | uint32_t{FloatToHalf(high)} << 16;
 }
 
+inline uint32_t RoundToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t PackBf16(float low, float high) {
+  return RoundToBf16(low) | RoundToBf16(high) << 16;
+}
+
 struct LaunchShape {
   dim3 grid;
   dim3 block;
