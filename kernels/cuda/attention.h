@@ -32,6 +32,8 @@ struct AttentionShape {
   int32_t max_blocks;  // columns of block_tables
   int32_t window = 0;  // 0: no sliding window
   int32_t most_partials = kAttentionPartials;
+
+  bool operator==(const AttentionShape&) const = default;
 };
 
 // What the layers of a step have in common.

@@ -331,6 +331,12 @@ __device__ __forceinline__ void UnpackI8(uint32_t bytes, uint32_t& even, uint32_
   const __half2 y = __hsub2(*reinterpret_cast<const __half2*>(&pairs[1]), bias);
   even = *reinterpret_cast<const uint32_t*>(&x);
   odd = *reinterpret_cast<const uint32_t*>(&y);
+// Two floats as bf16, `low` in the low half, rounded half to even; what is too large becomes
+// infinity (section "cvt").
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
 }
 
 struct LaunchShape {

@@ -9,6 +9,7 @@
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/ternary_epilogue.cuh"
 #include "kernels/cuda/ternary_linear.h"
+#include "kernels/cuda/token_stage.cuh"
 
 namespace sterna::cuda {
 namespace {
@@ -72,23 +73,12 @@ __device__ WarpRows RowsOfWarp(const TernaryLinearArgs& p, int warp_row) {
   return rows;
 }
 
-// Asks for a stage's activations. Chunks of 16 bytes lie exchanged within eight, so that the eight
-// tokens that a warp reads at once lie in different banks.
+// Asks for a stage's activations.
 template <typename T>
 __device__ void CopyStage(const TernaryLinearArgs& p, int first_token, int first_block,
                           uint8_t* stage) {
-  constexpr int kChunks = T::kTokenBytes / 16;  // of a token
-  static_assert(kChunks % 8 == 0, "");
-#pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < T::kTokens * kChunks; i += T::kThreads) {
-    const int token = i / kChunks;
-    const int chunk = i % kChunks;
-    const int col = first_block * static_cast<int>(kFragmentCols) + chunk * 16;
-    const bool valid = first_token + token < p.tokens && col < p.q_stride;
-    const int8_t* from =
-        valid ? p.q + static_cast<int64_t>(first_token + token) * p.q_stride + col : p.q;
-    CopyAsync16(stage + token * T::kTokenBytes + (chunk ^ (token % 8)) * 16, from, valid);
-  }
+  CopyRowsToStage<T::kTokens, T::kTokenBytes, T::kThreads>(
+      p.q, p.q_stride, first_token, p.tokens, first_block * static_cast<int>(kFragmentCols), stage);
   CommitCopies();
 }
 
@@ -100,8 +90,7 @@ __device__ void LoadActivations(const uint8_t* stage, int block, int tile, int p
   const int matrix = lane / 8;
   const int token = (T::kTokenTiles == 1 ? 0 : pair * 2 + matrix / 2) * 8 + lane % 8;
   const int half_tile = T::kTokenTiles == 1 ? tile * 2 + matrix : tile * 2 + matrix % 2;
-  const int chunk = block * 8 + half_tile;
-  LoadMatrices(b, stage + token * T::kTokenBytes + (chunk ^ (token % 8)) * 16);
+  LoadMatrices(b, StagedChunk<T::kTokenBytes>(stage, token, block * 8 + half_tile));
 }
 
 __device__ __forceinline__ void DecodeTile(const uint4& w, int tile, uint32_t (&a)[4]) {

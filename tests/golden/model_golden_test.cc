@@ -18,55 +18,18 @@
 #include "engine/text/tokenizer.h"
 #include "kernels/devices.h"
 #include "tests/testing/all_logits.h"
+#include "tests/testing/divergence.h"
 #include "tests/testing/paths.h"
 
 namespace sterna {
 namespace {
 
 using ::sterna::testing::AllLogits;
+using ::sterna::testing::ArgMax;
+using ::sterna::testing::Divergence;
+using ::sterna::testing::GoldenModels;
+using ::sterna::testing::LogSoftmax;
 using ::sterna::testing::SourcePath;
-
-std::vector<std::string> GoldenModels() {
-  std::vector<std::string> dirs;
-  for (const auto& entry :
-       std::filesystem::directory_iterator(SourcePath("tests/golden/data/models"))) {
-    dirs.push_back(entry.path().string());
-  }
-  std::sort(dirs.begin(), dirs.end());
-  return dirs;
-}
-
-size_t ArgMax(std::span<const double> row) {
-  return static_cast<size_t>(std::max_element(row.begin(), row.end()) - row.begin());
-}
-
-std::vector<double> LogSoftmax(std::span<const double> row) {
-  const double largest = *std::max_element(row.begin(), row.end());
-  double sum = 0;
-  for (const double x : row) sum += std::exp(x - largest);
-  std::vector<double> result;
-  for (const double x : row) result.push_back(x - largest - std::log(sum));
-  return result;
-}
-
-// What the CPU backend's distribution loses against the reference's.
-struct Divergence {
-  int64_t positions = 0;
-  int64_t same_top1 = 0;
-  double kl_sum = 0;
-
-  void Add(std::span<const double> reference, std::span<const double> actual) {
-    const std::vector<double> p = LogSoftmax(reference);
-    const std::vector<double> q = LogSoftmax(actual);
-    for (size_t i = 0; i < p.size(); ++i) kl_sum += std::exp(p[i]) * (p[i] - q[i]);
-    same_top1 += ArgMax(reference) == ArgMax(actual) ? 1 : 0;
-    ++positions;
-  }
-  double mean_kl() const { return kl_sum / static_cast<double>(positions); }
-  double agreement() const {
-    return static_cast<double>(same_top1) / static_cast<double>(positions);
-  }
-};
 
 TEST(ModelGoldenTest, Float64ReferenceEqualsTransformers) {
   const std::unique_ptr<Ops<double>> ops = CreateReferenceOps<double>();

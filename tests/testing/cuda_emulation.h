@@ -146,7 +146,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 namespace sterna::testing {
 
-// The order in which threads run from now on; 0 is the order of their numbers.
+// The order in which threads run from now on: 0 is the order of their numbers; with even seeds all
+// go on at about the same pace, with odd ones some run far ahead of the others.
 void SetCudaThreadOrder(uint64_t seed);
 // Device memory that there is; and what is allocated of it now.
 void SetCudaMemoryBytes(size_t bytes);
@@ -229,6 +230,29 @@ inline unsigned __ballot_sync(unsigned, bool predicate) {
   }
   return ballot;
 }
+template <typename T>
+T __reduce_add_sync(unsigned, T value) {
+  const std::byte* all =
+      ::sterna::testing::CudaExchange("__reduce_add_sync", &value, sizeof(value));
+  T sum = 0;
+  for (size_t lane = 0; lane < 32; ++lane) {
+    T of_lane;
+    std::memcpy(&of_lane, all + lane * ::sterna::testing::kCudaLaneBytes, sizeof(T));
+    sum += of_lane;
+  }
+  return sum;
+}
+inline unsigned __reduce_max_sync(unsigned, unsigned value) {
+  const std::byte* all =
+      ::sterna::testing::CudaExchange("__reduce_max_sync", &value, sizeof(value));
+  unsigned largest = 0;
+  for (size_t lane = 0; lane < 32; ++lane) {
+    unsigned of_lane;
+    std::memcpy(&of_lane, all + lane * ::sterna::testing::kCudaLaneBytes, sizeof(of_lane));
+    largest = std::max(largest, of_lane);
+  }
+  return largest;
+}
 inline int __popc(unsigned x) { return std::popcount(x); }
 inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
@@ -259,13 +283,6 @@ T __ldg(const T* p) {
 template <typename T>
 T __ldcg(const T* p) {
   return *p;
-}
-// Threads change where they wait, so that this is one step, and all see one memory.
-template <typename T>
-T atomicAdd(T* p, T value) {
-  const T before = *p;
-  *p += value;
-  return before;
 }
 inline void __threadfence() {}
 
@@ -357,6 +374,12 @@ inline void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
   };
   even = half(0) | half(2) << 16;
   odd = half(1) | half(3) << 16;
+inline uint32_t RoundToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t PackBf16(float low, float high) {
+  return RoundToBf16(low) | RoundToBf16(high) << 16;
 }
 
 struct LaunchShape {
