@@ -160,6 +160,27 @@ __device__ __forceinline__ float F16ToFloat(uint16_t bits) {
   return __half2float(__ushort_as_half(bits));
 }
 
+// Four int8 as halves, exactly: those of bytes 0 and 2 in `even`, of bytes 1 and 3 in `odd`.
+__device__ __forceinline__ void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+  // x + 128 in the last bits of 1024 is x + 1152.
+  const uint32_t biased = bytes ^ 0x80808080u;
+  const uint32_t pairs[2] = {__byte_perm(biased, 0x64646464u, 0x4240),
+                             __byte_perm(biased, 0x64646464u, 0x4341)};
+  const __half2 bias = __half2half2(__ushort_as_half(0x6480));
+  const __half2 x = __hsub2(*reinterpret_cast<const __half2*>(&pairs[0]), bias);
+  const __half2 y = __hsub2(*reinterpret_cast<const __half2*>(&pairs[1]), bias);
+  even = *reinterpret_cast<const uint32_t*>(&x);
+  odd = *reinterpret_cast<const uint32_t*>(&y);
+}
+
+// Two floats as bf16, `low` in the low half, rounded half to even; what is too large becomes
+// infinity (section "cvt").
+__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
+  uint32_t pair;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
+  return pair;
+}
+
 // What follows exists on sm_90a alone; elsewhere it ends the kernel with an error.
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 #define STERNA_SM90A 1
@@ -320,23 +341,6 @@ __device__ __forceinline__ void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2],
 #undef STERNA_D16
 #undef STERNA_D4
 #endif
-// Four int8 as halves, exactly: those of bytes 0 and 2 in `even`, of bytes 1 and 3 in `odd`.
-__device__ __forceinline__ void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
-  // x + 128 in the last bits of 1024 is x + 1152.
-  const uint32_t biased = bytes ^ 0x80808080u;
-  const uint32_t pairs[2] = {__byte_perm(biased, 0x64646464u, 0x4240),
-                             __byte_perm(biased, 0x64646464u, 0x4341)};
-  const __half2 bias = __half2half2(__ushort_as_half(0x6480));
-  const __half2 x = __hsub2(*reinterpret_cast<const __half2*>(&pairs[0]), bias);
-  const __half2 y = __hsub2(*reinterpret_cast<const __half2*>(&pairs[1]), bias);
-  even = *reinterpret_cast<const uint32_t*>(&x);
-  odd = *reinterpret_cast<const uint32_t*>(&y);
-// Two floats as bf16, `low` in the low half, rounded half to even; what is too large becomes
-// infinity (section "cvt").
-__device__ __forceinline__ uint32_t PackBf16(float low, float high) {
-  uint32_t pair;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
-  return pair;
 }
 
 struct LaunchShape {

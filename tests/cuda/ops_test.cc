@@ -86,7 +86,9 @@ class CudaOpsTest : public ::testing::Test {
     ops_ = *std::move(ops);
   }
   void TearDown() override {
-    if (ops_ != nullptr) EXPECT_TRUE(ops_->Finish().ok());
+    if (ops_ != nullptr) {
+      EXPECT_TRUE(ops_->Finish().ok());
+    }
   }
   std::vector<float> Noise(int64_t n) { return RandomFloats(random_, n, 1e6f); }
   int64_t Between(int64_t least, int64_t most) {

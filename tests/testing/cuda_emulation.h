@@ -323,6 +323,21 @@ inline uint32_t PackF16(float low, float high) {
   return FloatToHalf(low) | uint32_t{FloatToHalf(high)} << 16;
 }
 
+inline void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
+  const auto half = [&](int i) {
+    return uint32_t{FloatToHalf(static_cast<float>(static_cast<int8_t>(bytes >> (8 * i))))};
+  };
+  even = half(0) | half(2) << 16;
+  odd = half(1) | half(3) << 16;
+}
+inline uint32_t RoundToBf16(float x) {
+  const uint32_t bits = std::bit_cast<uint32_t>(x);
+  return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
+}
+inline uint32_t PackBf16(float low, float high) {
+  return RoundToBf16(low) | RoundToBf16(high) << 16;
+}
+
 #define STERNA_SM90A 1
 
 // Eight bytes, as the real one.
@@ -368,20 +383,6 @@ void WaitForProducts() {
 }
 void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
                       int k_tile);
-inline void UnpackI8(uint32_t bytes, uint32_t& even, uint32_t& odd) {
-  const auto half = [&](int i) {
-    return uint32_t{FloatToHalf(static_cast<float>(static_cast<int8_t>(bytes >> (8 * i))))};
-  };
-  even = half(0) | half(2) << 16;
-  odd = half(1) | half(3) << 16;
-inline uint32_t RoundToBf16(float x) {
-  const uint32_t bits = std::bit_cast<uint32_t>(x);
-  return std::isnan(x) ? 0x7fff : (bits + 0x7fff + (bits >> 16 & 1)) >> 16;
-}
-inline uint32_t PackBf16(float low, float high) {
-  return RoundToBf16(low) | RoundToBf16(high) << 16;
-}
-
 struct LaunchShape {
   dim3 grid;
   dim3 block;
