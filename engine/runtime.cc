@@ -13,6 +13,42 @@
 namespace sterna {
 namespace {
 
+// What there is for keys and values.
+StatusOr<int64_t> KvCacheBytes(const RuntimeOptions& options, const Ops<float>& ops) {
+  if (options.kv_cache_mib > 0) return options.kv_cache_mib << 20;
+  const std::optional<MemoryBytes> memory = ops.memory();
+  if (!memory) return kHostKvCacheMib << 20;
+  const auto ours =
+      static_cast<int64_t>(options.device_memory_fraction * static_cast<double>(memory->total));
+  const int64_t used = memory->total - memory->free;
+  if (ours > used) return ours - used;
+  return absl::ResourceExhaustedError(absl::StrCat(
+      ops.Name(), ": the model and its work buffers leave no room for keys and values: ",
+      used >> 20, " of ", memory->total >> 20, " MiB are used, and device_memory_fraction ",
+      options.device_memory_fraction, " allows for ", ours >> 20));
+}
+
+// More blocks than these can never be used at once.
+int64_t MostKvBlocks(const EngineOptions& options, const ModelConfig& config) {
+  int64_t context = config.max_positions;
+  if (options.max_context_tokens > 0) context = std::min(context, options.max_context_tokens);
+  return options.max_sequences * BlockTable::BlocksFor(context);
+}
+
+// As many blocks as there is room for.
+StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const EngineOptions& engine,
+                                 const ModelConfig& config, const Ops<float>& ops) {
+  STERNA_ASSIGN_OR_RETURN(const int64_t bytes, KvCacheBytes(options, ops));
+  const int64_t block_bytes = KvCache<float>::BytesPerBlock(config, engine.kv_type);
+  const int64_t affordable = bytes / block_bytes;
+  if (affordable < 1) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "the K/V cache's ", bytes, " bytes are less than one block of ", kKvBlockTokens,
+        " tokens, which takes ", block_bytes, " bytes for this model"));
+  }
+  return std::min(affordable, MostKvBlocks(engine, config));
+}
+
 class RuntimeImpl final : public Runtime {
  public:
   // Members are built in the order of their dependencies and destroyed in reverse: the engine,
@@ -26,10 +62,19 @@ class RuntimeImpl final : public Runtime {
         chat_template_(std::move(chat_template)),
         meter_(std::move(meter)) {}
 
-  Status StartEngine(const EngineOptions& options, StatsListener* listener, const Clock* clock) {
+  // Chooses the number of K/V blocks where that is left to us.
+  Status StartEngine(const RuntimeOptions& runtime_options, EngineOptions& options,
+                     StatsListener* listener, const Clock* clock) {
+    const bool choose_blocks = options.num_kv_blocks == 0;
+    if (choose_blocks) options.num_kv_blocks = MostKvBlocks(options, checkpoint_.config);
     STERNA_ASSIGN_OR_RETURN(
         model_, Model<float>::Create(&checkpoint_.config, &checkpoint_.weights, ops_.get(),
                                      LargestStep(options, checkpoint_.config)));
+    if (choose_blocks) {
+      // Only now is it known what the model leaves of a device's memory.
+      STERNA_ASSIGN_OR_RETURN(options.num_kv_blocks,
+                              ChooseKvBlocks(runtime_options, options, checkpoint_.config, *ops_));
+    }
     STERNA_ASSIGN_OR_RETURN(engine_, Engine::Create(options, &*model_, tokenizer_.get(),
                                                     meter_.get(), listener, clock));
     return absl::OkStatus();
@@ -63,6 +108,11 @@ class RuntimeImpl final : public Runtime {
 Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   tuning_ = TuneOps(checkpoint_.weights, ops_.get());
   if (options.max_step_tokens > 0) return absl::OkStatus();
+  if (ops_->memory()) {
+    options.max_step_prompt_tokens = kDevicePromptTokens;
+    options.max_step_tokens = options.max_sequences + options.max_step_prompt_tokens;
+    return absl::OkStatus();
+  }
   STERNA_ASSIGN_OR_RETURN(const double rate,
                           MeasurePromptRate(checkpoint_.config, checkpoint_.weights, ops_.get()));
   options.max_step_prompt_tokens = ChoosePromptTokens(rate, step_seconds);
@@ -96,22 +146,6 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .peak_resident_bytes = PeakResidentBytes()};
 }
 
-// As many blocks as the budget holds, but no more than could ever be used at once.
-StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const ModelConfig& config) {
-  const int64_t block_bytes = KvCache<float>::BytesPerBlock(config, options.engine.kv_type);
-  const int64_t affordable = (options.kv_cache_mib << 20) / block_bytes;
-  if (affordable < 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "kv_cache_mib ", options.kv_cache_mib, " is less than one block of ", kKvBlockTokens,
-        " tokens, which takes ", block_bytes, " bytes for this model"));
-  }
-  int64_t context = config.max_positions;
-  if (options.engine.max_context_tokens > 0) {
-    context = std::min(context, options.engine.max_context_tokens);
-  }
-  return std::min(affordable, options.engine.max_sequences * BlockTable::BlocksFor(context));
-}
-
 Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
                        const std::string& model_dir) {
   if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
@@ -126,7 +160,8 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
                                                    StatsListener* listener, const Clock* clock) {
   const int64_t start_ns = clock->NowNs();
   // The cheap files first: a wrong directory or flag is reported before gigabytes are read.
-  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops, CreateCpuOps(options.cpu));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops, CreateOps(options.device));
+  STERNA_RETURN_IF_ERROR(CheckKvType(*ops, options.engine.kv_type));
   STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(options.head, *ops));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
                           CreateEnergyMeter(options.energy, *clock));
@@ -143,9 +178,6 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
     return compiled.status();
   }
   EngineOptions engine_options = options.engine;
-  if (engine_options.num_kv_blocks == 0) {
-    STERNA_ASSIGN_OR_RETURN(engine_options.num_kv_blocks, ChooseKvBlocks(options, config));
-  }
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, head));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
@@ -153,7 +185,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
       std::make_unique<RuntimeImpl>(std::move(ops), std::move(checkpoint), std::move(tokenizer),
                                     std::move(chat_template), std::move(meter));
   STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
-  STERNA_RETURN_IF_ERROR(runtime->StartEngine(engine_options, listener, clock));
+  STERNA_RETURN_IF_ERROR(runtime->StartEngine(options, engine_options, listener, clock));
   runtime->Describe(engine_options, clock->NowNs() - start_ns);
   return runtime;
 }

@@ -20,15 +20,20 @@
 
 namespace sterna {
 
+inline constexpr int64_t kHostKvCacheMib = 1024;
+
 struct RuntimeOptions {
   std::string model_dir;
   HeadOptions head;
-  CpuOptions cpu;
+  DeviceOptions device;
   EnergyMeterOptions energy;
-  // num_kv_blocks 0: as many as kv_cache_mib holds. max_step_tokens 0: it and
-  // max_step_prompt_tokens are what step_seconds allow (engine/tuning.h).
+  // num_kv_blocks 0: as many as kv_cache_mib, or what takes its place, holds. max_step_tokens 0: it
+  // and max_step_prompt_tokens are what step_seconds allow (engine/tuning.h).
   EngineOptions engine;
-  int64_t kv_cache_mib = 1024;
+  // 0: kHostKvCacheMib, or on a device with memory of its own what its model and work buffers leave
+  // of `device_memory_fraction` of it.
+  int64_t kv_cache_mib = 0;
+  double device_memory_fraction = 0.9;
   double step_seconds = 0.25;
 };
 

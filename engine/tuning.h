@@ -28,6 +28,8 @@ StatusOr<double> MeasurePromptRate(const ModelConfig& config, const ModelWeights
 
 inline constexpr int64_t kProbeTokens = 64;
 inline constexpr int64_t kMostPromptTokens = 512;
+// A device with memory of its own needs as many to be busy, and is not measured.
+inline constexpr int64_t kDevicePromptTokens = 2048;
 
 // As many tokens of prompts in a step as `tokens_per_second` computes in `seconds`: a multiple of
 // kProbeTokens, at least that, at most kMostPromptTokens.

@@ -33,6 +33,17 @@ struct CudaOptions {
 // none that is new enough; NotFound where there is no such device.
 StatusOr<std::unique_ptr<Ops<float>>> CreateCudaOps(const CudaOptions& options);
 
+enum class DeviceKind { kCpu, kCuda };
+
+struct DeviceOptions {
+  DeviceKind kind = DeviceKind::kCpu;
+  CpuOptions cpu;    // read where it is kCpu
+  CudaOptions cuda;  // where it is kCuda
+};
+
+// The device of that kind; there is no fallback to another.
+StatusOr<std::unique_ptr<Ops<float>>> CreateOps(const DeviceOptions& options);
+
 // The readable scalar implementation, F = float or double. One thread.
 template <typename F>
 std::unique_ptr<Ops<F>> CreateReferenceOps();

@@ -26,6 +26,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -193,6 +194,12 @@ struct PlacedDense {
   DeviceMemory memory;
 };
 
+// Of a device, all users of it together.
+struct MemoryBytes {
+  int64_t free;
+  int64_t total;
+};
+
 // The largest step that a model asks for.
 struct StepShape {
   int64_t tokens;
@@ -259,6 +266,11 @@ class Ops {
   virtual void PagedAttention(const PagedAttentionParams<F>& p) = 0;
   virtual void GatherRows(const GatherRowsParams<F>& p) = 0;
   virtual void Sample(const SampleOpParams<F>& p) = 0;
+
+  // Whether the cache's ops take keys and values that are stored so.
+  virtual bool Supports(KvType /*type*/) const { return true; }
+  // Of the device; nothing where it is the host's.
+  virtual std::optional<MemoryBytes> memory() const { return std::nullopt; }
 
   // Makes room for what the ops of such a step need beside their outputs; nothing is allocated
   // during a step of at most that size. Errors as of Allocate.

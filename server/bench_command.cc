@@ -14,6 +14,7 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_pool.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/energy/energy_meter.h"
 #include "engine/model/model.h"
 #include "engine/model/shapes.h"
 #include "engine/schedule/scheduler.h"
@@ -33,15 +34,14 @@ struct BenchConfig {
   int64_t decode_tokens = 32;
   int64_t context_tokens = 128;
   int64_t repetitions = 3;
-  int64_t threads = 0;
-  std::string cpu_isa = "auto";
+  DeviceConfig device;
   std::string kv_cache_dtype = "f16";
   HeadConfig head;
   int64_t seed = 0;
   std::string json;
 };
 
-constexpr int64_t kMaxStepTokens = kMostPromptTokens;
+constexpr int64_t kMostSequences = 512;
 
 // One thing that is measured: a prompt of `tokens`, or `sequences` that decode side by side.
 struct Case {
@@ -49,7 +49,12 @@ struct Case {
   int64_t prompt_tokens = 0;
   int64_t sequences = 0;
   std::vector<double> tokens_per_second = {};  // one per repetition
+  double joules = 0;                           // of all repetitions together, while timed
 
+  double JoulesPerToken(int64_t decode_tokens) const {
+    const auto tokens = static_cast<double>(prompt_tokens + sequences * decode_tokens);
+    return joules / (tokens * static_cast<double>(tokens_per_second.size()));
+  }
   double Median() const {
     std::vector<double> sorted = tokens_per_second;
     std::sort(sorted.begin(), sorted.end());
@@ -75,18 +80,35 @@ StatusOr<std::vector<int64_t>> ParseList(std::string_view flag, const std::strin
 class Bench {
  public:
   // All must outlive the bench.
-  Bench(const BenchConfig& options, Model<float>& model, KvCache<float>& cache)
-      : options_(options), model_(model), cache_(cache), pool_(cache.num_blocks()) {}
+  Bench(const BenchConfig& options, Model<float>& model, KvCache<float>& cache, EnergyMeter& meter)
+      : options_(options), model_(model), cache_(cache), meter_(meter), pool_(cache.num_blocks()) {}
 
   Status Measure(Case& c) {
     const int64_t tokens = c.prompt_tokens + c.sequences * options_.decode_tokens;
-    StatusOr<int64_t> ns = c.prompt_tokens > 0 ? Prefill(c.prompt_tokens) : Decode(c.sequences);
-    STERNA_RETURN_IF_ERROR(ns.status());
-    c.tokens_per_second.push_back(static_cast<double>(tokens) * 1e9 / static_cast<double>(*ns));
+    STERNA_ASSIGN_OR_RETURN(const Cost cost,
+                            c.prompt_tokens > 0 ? Prefill(c.prompt_tokens) : Decode(c.sequences));
+    c.tokens_per_second.push_back(static_cast<double>(tokens) * 1e9 / static_cast<double>(cost.ns));
+    c.joules += static_cast<double>(cost.nanojoules) / 1e9;
     return absl::OkStatus();
   }
 
  private:
+  struct Cost {
+    int64_t ns;
+    int64_t nanojoules;
+  };
+
+  // What `body` takes.
+  template <typename Body>
+  StatusOr<Cost> Measured(const Body& body) {
+    STERNA_ASSIGN_OR_RETURN(const int64_t joules_before, meter_.ReadNanojoules());
+    const int64_t start_ns = Clock::Steady().NowNs();
+    STERNA_RETURN_IF_ERROR(body());
+    const int64_t ns = Clock::Steady().NowNs() - start_ns;
+    STERNA_ASSIGN_OR_RETURN(const int64_t joules_after, meter_.ReadNanojoules());
+    return Cost{.ns = ns, .nanojoules = joules_after - joules_before};
+  }
+
   std::unique_ptr<Sequence> NewSequence(int64_t prompt_tokens, uint64_t order) {
     std::vector<int32_t> prompt(prompt_tokens);
     for (int64_t i = 0; i < prompt_tokens; ++i) {
@@ -114,16 +136,17 @@ class Bench {
     return absl::OkStatus();
   }
 
-  StatusOr<int64_t> Prefill(int64_t prompt_tokens) {
+  StatusOr<Cost> Prefill(int64_t prompt_tokens) {
     Scheduler scheduler(SchedulerOptionsFor(1), &pool_);
     const std::unique_ptr<Sequence> sequence = NewSequence(prompt_tokens, 0);
     scheduler.Add(sequence.get());
-    const int64_t start_ns = Clock::Steady().NowNs();
-    while (sequence->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
-    return Clock::Steady().NowNs() - start_ns;
+    return Measured([&]() -> Status {
+      while (sequence->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
+      return absl::OkStatus();
+    });
   }
 
-  StatusOr<int64_t> Decode(int64_t num_sequences) {
+  StatusOr<Cost> Decode(int64_t num_sequences) {
     Scheduler scheduler(SchedulerOptionsFor(num_sequences), &pool_);
     std::vector<std::unique_ptr<Sequence>> sequences;
     for (int64_t s = 0; s < num_sequences; ++s) {
@@ -131,27 +154,30 @@ class Bench {
       scheduler.Add(sequences.back().get());
     }
     while (sequences.back()->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
-    const int64_t start_ns = Clock::Steady().NowNs();
-    for (int64_t t = 0; t < options_.decode_tokens; ++t) STERNA_RETURN_IF_ERROR(Step(scheduler));
-    return Clock::Steady().NowNs() - start_ns;
+    return Measured([&]() -> Status {
+      for (int64_t t = 0; t < options_.decode_tokens; ++t) STERNA_RETURN_IF_ERROR(Step(scheduler));
+      return absl::OkStatus();
+    });
   }
 
-  static SchedulerOptions SchedulerOptionsFor(int64_t num_sequences) {
-    return {.max_step_tokens = kMaxStepTokens,
-            .max_step_prompt_tokens = kMaxStepTokens,
-            .max_chunk_tokens = kMaxStepTokens,
+  SchedulerOptions SchedulerOptionsFor(int64_t num_sequences) const {
+    const int64_t step_tokens = model_.limits().tokens;
+    return {.max_step_tokens = step_tokens,
+            .max_step_prompt_tokens = step_tokens,
+            .max_chunk_tokens = step_tokens,
             .max_sequences = num_sequences};
   }
 
   const BenchConfig& options_;
   Model<float>& model_;
   KvCache<float>& cache_;
+  EnergyMeter& meter_;
   BlockPool pool_;
 };
 
 // Runs every case as often as there are repetitions, in turn.
 Status MeasureAll(const BenchConfig& config, const Checkpoint& checkpoint, Ops<float>& ops,
-                  const StepLimits& limits, std::vector<Case>& cases) {
+                  EnergyMeter& meter, const StepLimits& limits, std::vector<Case>& cases) {
   STERNA_ASSIGN_OR_RETURN(
       Model<float> model,
       Model<float>::Create(&checkpoint.config, &checkpoint.weights, &ops, limits));
@@ -159,7 +185,7 @@ Status MeasureAll(const BenchConfig& config, const Checkpoint& checkpoint, Ops<f
   STERNA_ASSIGN_OR_RETURN(
       KvCache<float> cache,
       KvCache<float>::Create(checkpoint.config, KvTypeOf(config.kv_cache_dtype), blocks, ops));
-  Bench bench(config, model, cache);
+  Bench bench(config, model, cache, meter);
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
   }
@@ -187,7 +213,8 @@ struct LoadCost {
   int64_t peak_resident_bytes = 0;
 };
 
-nlohmann::json ToJson(const BenchConfig& config, const std::string& device, const LoadCost& load,
+nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
+                      const std::string& energy_method, const LoadCost& load,
                       const ModelWeights& weights, const std::vector<Tuning>& tuning,
                       const std::vector<Case>& cases) {
   nlohmann::json chosen = nlohmann::json::object();
@@ -198,7 +225,8 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device, cons
                     {"prompt_tokens", c.prompt_tokens},
                     {"sequences", c.sequences},
                     {"tokens_per_second_median", c.Median()},
-                    {"tokens_per_second", c.tokens_per_second}});
+                    {"tokens_per_second", c.tokens_per_second},
+                    {"joules_per_token", c.JoulesPerToken(config.decode_tokens)}});
   }
   return {{"model", config.shape.empty() ? config.model : config.shape},
           {"random_weights", !config.shape.empty()},
@@ -213,21 +241,24 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device, cons
           {"load_milliseconds", load.milliseconds},
           {"load_peak_resident_bytes", load.peak_resident_bytes},
           {"tuning", std::move(chosen)},
+          {"energy_method", energy_method},
           {"version", STERNA_VERSION},
           {"cases", std::move(rows)}};
 }
 
-void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
+void PrintTable(const BenchConfig& config, const std::vector<Case>& cases,
+                const ModelWeights& weights) {
   double single = 0;
   for (const Case& c : cases) {
     if (c.sequences == 1) single = c.Median();
   }
-  std::printf("%-12s %14s %10s %10s %12s %10s\n", "test", "tok/s (median)", "min", "max",
-              "weights GB/s", "x 1 stream");
+  std::printf("%-12s %14s %10s %10s %10s %12s %10s\n", "test", "tok/s (median)", "min", "max",
+              "J/tok", "weights GB/s", "x 1 stream");
   for (const Case& c : cases) {
     const auto [low, high] =
         std::minmax_element(c.tokens_per_second.begin(), c.tokens_per_second.end());
-    std::printf("%-12s %14.2f %10.2f %10.2f", c.name.c_str(), c.Median(), *low, *high);
+    std::printf("%-12s %14.2f %10.2f %10.2f %10.4f", c.name.c_str(), c.Median(), *low, *high,
+                c.JoulesPerToken(config.decode_tokens));
     if (c.sequences > 0) {
       const auto step_bytes = static_cast<double>(weights.step_bytes(c.sequences));
       std::printf(" %12.2f", step_bytes * c.Median() / static_cast<double>(c.sequences) / 1e9);
@@ -240,7 +271,7 @@ void PrintTable(const std::vector<Case>& cases, const ModelWeights& weights) {
 std::vector<Flag> BenchFlags(BenchConfig& config) {
   std::vector<std::string> shapes;
   for (const std::string_view name : ShapePresetNames()) shapes.emplace_back(name);
-  return {
+  std::vector<Flag> flags = {
       {.name = "shape",
        .value = &config.shape,
        .help = "Random ternary weights of a well-known model's shape, made on the fly.",
@@ -270,30 +301,27 @@ std::vector<Flag> BenchFlags(BenchConfig& config) {
        .help = "How often every test runs, in turn with the others; the median is printed.",
        .min = 1,
        .max = 1000},
-      {.name = "threads",
-       .value = &config.threads,
-       .help = "Compute threads; 0: one for each physical core this process may use.",
-       .min = 0,
-       .max = 1024},
-      {.name = "cpu-isa",
-       .value = &config.cpu_isa,
-       .help = "Instruction set: auto for the best this machine has, or a lower one by name."},
       KvCacheDtypeFlag(config.kv_cache_dtype),
       HeadDtypeFlag(config.head),
       HeadShortlistFlag(config.head),
       {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},
       {.name = "json", .value = &config.json, .help = "File to write the results to as JSON."},
   };
+  const std::vector<Flag> device = DeviceFlags(config.device);
+  flags.insert(flags.end(), device.begin(), device.end());
+  return flags;
 }
 
 Status RunBench(const BenchConfig& config) {
   STERNA_ASSIGN_OR_RETURN(const std::vector<int64_t> prompts,
                           ParseList("prompt-tokens", config.prompt_tokens, 1 << 20));
   STERNA_ASSIGN_OR_RETURN(const std::vector<int64_t> batches,
-                          ParseList("batch", config.batch, kMaxStepTokens));
-  STERNA_ASSIGN_OR_RETURN(
-      const std::unique_ptr<Ops<float>> ops,
-      CreateCpuOps({.num_threads = static_cast<int>(config.threads), .isa = config.cpu_isa}));
+                          ParseList("batch", config.batch, kMostSequences));
+  STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Ops<float>> ops,
+                          CreateOps(DeviceOptionsOf(config.device)));
+  const DeviceOptions device = DeviceOptionsOf(config.device);
+  STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<EnergyMeter> meter,
+                          CreateEnergyMeter({.gpu_index = GpuIndexOf(device)}, Clock::Steady()));
   const int64_t start_ns = Clock::Steady().NowNs();
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadOrMake(config, *ops));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
@@ -319,26 +347,28 @@ Status RunBench(const BenchConfig& config) {
   }
 
   const std::vector<Tuning> tuning = TuneOps(checkpoint.weights, ops.get());
-  const StepLimits limits = {.tokens = kMaxStepTokens,
+  const StepLimits limits = {.tokens = ops->memory() ? kDevicePromptTokens : kMostPromptTokens,
                              .logit_rows = most_sequences,
                              .sequences = most_sequences,
                              .context_tokens = most_tokens};
-  STERNA_RETURN_IF_ERROR(MeasureAll(config, checkpoint, *ops, limits, cases));
+  STERNA_RETURN_IF_ERROR(MeasureAll(config, checkpoint, *ops, *meter, limits, cases));
   std::printf(
       "%s on %s: ternary weights %.1f MB, head %.1f MB (%s) and shortlist %.1f MB, K/V %s; in "
-      "memory "
-      "after %.2f s, peak %.1f MB\n",
+      "memory after %.2f s, peak %.1f MB; energy: %s (%s)\n",
       config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
       static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
       static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
       DenseTypeName(checkpoint.weights.head.type),
       static_cast<double>(checkpoint.weights.shortlist.bytes()) / 1e6,
       config.kv_cache_dtype.c_str(), static_cast<double>(load.milliseconds) / 1e3,
-      static_cast<double>(load.peak_resident_bytes) / 1e6);
-  PrintTable(cases, checkpoint.weights);
+      static_cast<double>(load.peak_resident_bytes) / 1e6, meter->method().c_str(),
+      meter->scope().c_str());
+  PrintTable(config, cases, checkpoint.weights);
   if (config.json.empty()) return absl::OkStatus();
   std::ofstream file(config.json);
-  file << ToJson(config, ops->Name(), load, checkpoint.weights, tuning, cases).dump(2) << "\n";
+  file << ToJson(config, ops->Name(), meter->method(), load, checkpoint.weights, tuning, cases)
+              .dump(2)
+       << "\n";
   file.close();
   return file ? absl::OkStatus()
               : absl::InvalidArgumentError(absl::StrCat("--json: cannot write ", config.json));

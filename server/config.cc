@@ -10,12 +10,46 @@ namespace sterna {
 
 namespace fs = std::filesystem;
 
+std::vector<Flag> DeviceFlags(DeviceConfig& device) {
+  return {
+      {.name = "device",
+       .value = &device.kind,
+       .help = "What computes: the CPU, or an NVIDIA GPU of compute capability 8.0 or newer with a "
+               "driver for CUDA 13. There is no fallback from one to the other.",
+       .choices = {"cpu", "cuda"}},
+      {.name = "device-index",
+       .value = &device.index,
+       .help = "Which GPU, as the driver counts them from 0; one process uses one.",
+       .min = 0,
+       .max = 1023},
+      {.name = "threads",
+       .value = &device.threads,
+       .help = "CPU threads that compute; 0: one per physical core this process may use.",
+       .min = 0,
+       .max = 1024},
+      {.name = "cpu-isa",
+       .value = &device.cpu_isa,
+       .help = "Instruction set of the CPU kernels; auto: the best this machine has.",
+       .choices = {"auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx"}},
+  };
+}
+
+DeviceOptions DeviceOptionsOf(const DeviceConfig& device) {
+  return {.kind = device.kind == "cuda" ? DeviceKind::kCuda : DeviceKind::kCpu,
+          .cpu = {.num_threads = static_cast<int>(device.threads), .isa = device.cpu_isa},
+          .cuda = {.device = static_cast<int>(device.index)}};
+}
+
+int GpuIndexOf(const DeviceOptions& device) {
+  return device.kind == DeviceKind::kCuda ? device.cuda.device : -1;
+}
+
 Flag KvCacheDtypeFlag(std::string& dtype) {
   return {.name = "kv-cache-dtype",
           .value = &dtype,
           .help =
-              "How keys and values are stored; f32 takes twice the memory of f16, int8 (with a "
-              "scale for each token and head) about half.",
+              "How keys and values are stored; f32 (CPU only) takes twice the memory of f16, int8 "
+              "(with a scale for each token and head) about half.",
           .choices = {"f16", "f32", "int8"}};
 }
 
@@ -55,28 +89,29 @@ HeadOptions HeadOptionsOf(const HeadConfig& head) {
 }
 
 std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
-  return {
+  std::vector<Flag> flags = {
       {.name = "model",
        .value = &c.model,
        .help =
            "Directory of the checkpoint (Hugging Face layout). Without it, the model that ships "
            "with Sterna."},
-      {.name = "threads",
-       .value = &c.threads,
-       .help = "Threads that compute; 0: one per physical core this process may use.",
-       .min = 0,
-       .max = 1024},
-      {.name = "cpu-isa",
-       .value = &c.cpu_isa,
-       .help = "Instruction set of the CPU kernels; auto: the best this machine has.",
-       .choices = {"auto", "scalar", "avx2", "avx_vnni", "avx512_vnni", "amx"}},
+  };
+  const std::vector<Flag> device = DeviceFlags(c.device);
+  flags.insert(flags.end(), device.begin(), device.end());
+  const std::vector<Flag> others = {
       {.name = "kv-cache-mib",
        .value = &c.kv_cache_mib,
        .help =
-           "Memory for keys and values of all running requests, in MiB. What could never be used "
-           "is not taken.",
-       .min = 1,
+           "Memory for keys and values of all running requests, in MiB; 0: 1024 on the CPU, on a "
+           "GPU what --gpu-memory-fraction leaves. What could never be used is not taken.",
+       .min = 0,
        .max = 1 << 24},
+      {.name = "gpu-memory-fraction",
+       .value = &c.gpu_memory_fraction,
+       .help = "With --device cuda: how much of the GPU's memory may be used, others' use of it "
+               "included; what weights and work buffers leave of it is for keys and values.",
+       .min = 0.01,
+       .max = 1},
       KvCacheDtypeFlag(c.kv_cache_dtype),
       HeadDtypeFlag(c.head),
       HeadShortlistFlag(c.head),
@@ -101,8 +136,8 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .max = 60},
       {.name = "max-chunk-tokens",
        .value = &c.max_chunk_tokens,
-       .help = "Most prompt tokens of one request in one step.",
-       .min = 1,
+       .help = "Most prompt tokens of one request in one step; 0: as many as the step has.",
+       .min = 0,
        .max = 1 << 16},
       {.name = "max-sequences",
        .value = &c.max_sequences,
@@ -131,6 +166,8 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .min = 0,
        .max = 10000},
   };
+  flags.insert(flags.end(), others.begin(), others.end());
+  return flags;
 }
 
 std::vector<Flag> ServerFlags(ServerConfig& c) {
@@ -253,22 +290,27 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
   return config;
 }
 
+// More than any step has.
+constexpr int64_t kAnyTokens = int64_t{1} << 32;
+
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
   return {
       .model_dir = c.model,
       .head = HeadOptionsOf(c.head),
-      .cpu = {.num_threads = static_cast<int>(c.threads), .isa = c.cpu_isa},
+      .device = DeviceOptionsOf(c.device),
       .energy = {.source = c.energy_source,
                  .watts_per_core = c.energy_watts_per_core,
-                 .idle_watts = c.energy_idle_watts},
+                 .idle_watts = c.energy_idle_watts,
+                 .gpu_index = GpuIndexOf(DeviceOptionsOf(c.device))},
       .engine = {.max_step_tokens = c.max_step_tokens,
-                 .max_chunk_tokens = c.max_chunk_tokens,
+                 .max_chunk_tokens = c.max_chunk_tokens > 0 ? c.max_chunk_tokens : kAnyTokens,
                  .max_sequences = c.max_sequences,
                  .max_queue = c.max_queue,
                  .num_kv_blocks = 0,
                  .kv_type = KvTypeOf(c.kv_cache_dtype),
                  .max_context_tokens = c.max_context},
       .kv_cache_mib = c.kv_cache_mib,
+      .device_memory_fraction = c.gpu_memory_fraction,
       .step_seconds = c.step_seconds,
   };
 }

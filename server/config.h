@@ -21,18 +21,26 @@ struct HeadConfig {
   std::string shortlist = "auto";
 };
 
+// What computes.
+struct DeviceConfig {
+  std::string kind = "cpu";
+  int64_t index = 0;
+  int64_t threads = 0;
+  std::string cpu_isa = "auto";
+};
+
 // Options of every command that loads a model.
 struct RuntimeConfig {
   std::string model;
-  int64_t threads = 0;
-  std::string cpu_isa = "auto";
-  int64_t kv_cache_mib = 1024;
+  DeviceConfig device;
+  int64_t kv_cache_mib = 0;
+  double gpu_memory_fraction = 0.9;
   std::string kv_cache_dtype = "f16";
   HeadConfig head;
   int64_t max_context = 0;
   int64_t max_step_tokens = 0;
   double step_seconds = 0.25;
-  int64_t max_chunk_tokens = 512;
+  int64_t max_chunk_tokens = 0;
   int64_t max_sequences = 64;
   int64_t max_queue = 256;
   std::string energy_source = "auto";
@@ -67,6 +75,10 @@ Status ResolveModel(RuntimeConfig& config);
 StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 
 // Flags that more commands than those have; their values are one of their choices.
+std::vector<Flag> DeviceFlags(DeviceConfig& device);
+DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
+// As EnergyMeterOptions has it.
+int GpuIndexOf(const DeviceOptions& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
 KvType KvTypeOf(const std::string& dtype);
 Flag HeadDtypeFlag(HeadConfig& head);

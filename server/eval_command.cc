@@ -140,7 +140,7 @@ Status Evaluator::AddWindow(const std::vector<int32_t>& tokens, EvalResult* resu
 StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   STERNA_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config.file));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops,
-                          CreateCpuOps(ToRuntimeOptions(config).cpu));
+                          CreateOps(ToRuntimeOptions(config).device));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
                           LoadCheckpoint(config.model, {.type = HeadOptionsOf(config.head).type}));

@@ -19,12 +19,21 @@
 
 namespace sterna {
 
+// InvalidArgument where the device does not take keys and values so.
+template <typename F>
+Status CheckKvType(const Ops<F>& ops, KvType type) {
+  if (ops.Supports(type)) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat(ops.Name(), " takes keys and values in f16 and int8 alone, not in f32"));
+}
+
 template <typename F>
 class KvCache {
  public:
   // In memory of `ops`. ResourceExhausted where that has too little.
   static StatusOr<KvCache> Create(const ModelConfig& config, KvType type, int64_t num_blocks,
                                   Ops<F>& ops) {
+    STERNA_RETURN_IF_ERROR(CheckKvType(ops, type));
     const int64_t bytes = num_blocks * BytesPerBlock(config, type);
     StatusOr<DeviceArray<std::byte>> memory = AllocateArray<std::byte>(ops, bytes);
     if (memory.ok()) return KvCache(config, type, num_blocks, *std::move(memory));

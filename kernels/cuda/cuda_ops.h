@@ -53,6 +53,8 @@ class CudaOps final : public Ops<float> {
   // num_logprobs is at most kMostTopLogprobs.
   void Sample(const SampleOpParams<float>& p) override;
 
+  bool Supports(KvType type) const override { return type != KvType::kFull; }
+  std::optional<MemoryBytes> memory() const override { return device_->memory(); }
   Status Reserve(const StepShape& largest) override;
   bool records() const override { return true; }
   std::unique_ptr<Recording> Record(const std::function<void()>& body) override;

@@ -64,9 +64,12 @@ Device::~Device() {
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
 }
 
-int64_t Device::free_bytes() const {
+MemoryBytes Device::memory() const {
   size_t free = 0, total = 0;
-  return cudaMemGetInfo(&free, &total) == cudaSuccess ? static_cast<int64_t>(free) : 0;
+  if (cudaSetDevice(index_) != cudaSuccess || cudaMemGetInfo(&free, &total) != cudaSuccess) {
+    return {};
+  }
+  return {.free = static_cast<int64_t>(free), .total = static_cast<int64_t>(total)};
 }
 
 StatusOr<DeviceMemory> Device::Allocate(int64_t bytes) {
@@ -82,7 +85,7 @@ StatusOr<DeviceMemory> Device::Allocate(int64_t bytes) {
   STERNA_RETURN_IF_ERROR(status_);
   if (full) {
     return absl::ResourceExhaustedError(absl::StrCat(name_, " has no room for ", bytes >> 20,
-                                                     " MiB more: ", free_bytes() >> 20,
+                                                     " MiB more: ", memory().free >> 20,
                                                      " MiB are free"));
   }
   DeviceMemory memory(

@@ -17,6 +17,7 @@
 #include "kernels/cuda/runtime.h"
 #include "kernels/cuda/ternary_linear.h"
 #include "kernels/device_memory.h"
+#include "kernels/ops.h"
 
 namespace sterna::cuda {
 
@@ -66,7 +67,7 @@ class Device {
 
   // Zeroed, on a boundary of 256 bytes. ResourceExhausted names what was asked for and is free.
   StatusOr<DeviceMemory> Allocate(int64_t bytes);
-  int64_t free_bytes() const;
+  MemoryBytes memory() const;
 
   // `from` may be written again on return.
   void CopyToDevice(void* to, const void* from, int64_t bytes);

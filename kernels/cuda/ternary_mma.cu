@@ -312,17 +312,19 @@ cudaError_t LaunchTile(const TernaryLinearArgs& p, cudaStream_t stream) {
   return Launch(TernaryLinearKernel<T>, shape, stream, p);
 }
 
+// Groups' values take as many registers as sums do: no more than 32 tokens, and no kernel of its
+// own for 16, which a compiler takes long over.
 template <int kTokens>
 cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
-  const bool grouped = p.num_groups > 1;
-  if constexpr (kTokens < 64) {
-    if (!p.gated) {
-      return grouped ? LaunchTile<Tile<kTokens, 1, true>>(p, stream)
-                     : LaunchTile<Tile<kTokens, 1, false>>(p, stream);
-    }
+  if (p.num_groups > 1) {
+    constexpr int kGroupedTokens = kTokens == 8 ? 8 : 32;
+    return p.gated ? LaunchTile<Tile<kGroupedTokens, 2, true>>(p, stream)
+                   : LaunchTile<Tile<kGroupedTokens, 1, true>>(p, stream);
   }
-  return grouped ? LaunchTile<Tile<kTokens, 2, true>>(p, stream)
-                 : LaunchTile<Tile<kTokens, 2, false>>(p, stream);
+  if constexpr (kTokens < 64) {
+    if (!p.gated) return LaunchTile<Tile<kTokens, 1, false>>(p, stream);
+  }
+  return LaunchTile<Tile<kTokens, 2, false>>(p, stream);
 }
 
 }  // namespace

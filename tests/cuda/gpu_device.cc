@@ -1,3 +1,5 @@
+#include <cstdlib>
+
 #include "kernels/devices.h"
 #include "tests/cuda/device_under_test.h"
 
@@ -5,6 +7,7 @@ namespace sterna::testing {
 
 StatusOr<std::unique_ptr<Ops<float>>> OpenDeviceUnderTest() { return CreateCudaOps({}); }
 
-bool DeviceUnderTestIsSlow() { return false; }
+// Under a sanitizer it is.
+bool DeviceUnderTestIsSlow() { return std::getenv("STERNA_SMALL_TESTS") != nullptr; }
 
 }  // namespace sterna::testing

@@ -1,11 +1,16 @@
 #include "tests/testing/paths.h"
 
+#include <cstdlib>
 #include <filesystem>
 
 namespace sterna::testing {
 
 std::string SourcePath(std::string_view relative) {
-  return std::string(STERNA_SOURCE_DIR "/").append(relative);
+  // Where a test runs on another machine than the one it was built on.
+  const char* const elsewhere = std::getenv("STERNA_SOURCE_DIR");
+  return std::string(elsewhere != nullptr ? elsewhere : STERNA_SOURCE_DIR)
+      .append("/")
+      .append(relative);
 }
 
 std::string SharedDataPath(std::string_view relative) {
