@@ -52,7 +52,7 @@ __device__ inline bool FindBucket(const Wanted& wanted, const SampleWorkspace& w
   }
   const TokenSums both = {own[0].mass + own[1].mass, own[0].count + own[1].count};
   TokenSums through = {WarpInclusiveSum(both.mass), WarpInclusiveSum(both.count)};
-  __syncthreads();  // the search before is over
+  __syncthreads();  // a search before that found nothing has ended where this one ends
   if (Lane() == 31) shared.warps[WarpOfBlock()] = through;
   if (threadIdx.x == 0) {
     shared.bucket = -1;
@@ -75,12 +75,13 @@ __device__ inline bool FindBucket(const Wanted& wanted, const SampleWorkspace& w
   return shared.bucket >= 0;
 }
 
-// Calls body(logit) for this thread's tokens of the bucket that min_p keeps.
+// Calls body(logit) for this thread's tokens of the bucket. Those that min_p does not keep are less
+// likely than where a search ends, and so change nothing.
 template <typename Body>
 __device__ __forceinline__ void ForBucketOfRow(const Row& row, const Weighing& weighing, int bucket,
                                                const Body& body) {
   ForTokens<8>(row.logits, row.mask, 0, row.vocabulary, [&](int, float logit) {
-    if (weighing.Bucket(logit) == bucket && weighing.PassesMinP(logit)) body(logit);
+    if (weighing.Bucket(logit) == bucket) body(logit);
   });
 }
 
