@@ -146,7 +146,7 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 namespace sterna::testing {
 
-// The order in which threads run from now on; 0 is the order of their numbers.
+// The order in which threads, and blocks, run from now on; 0 is the order of their numbers.
 void SetCudaThreadOrder(uint64_t seed);
 // Device memory that there is; and what is allocated of it now.
 void SetCudaMemoryBytes(size_t bytes);
