@@ -18,8 +18,6 @@ namespace {
 
 constexpr int kThreads = kAttentionThreads;
 constexpr int kWarps = kAttentionWarps;
-// Some rounds of all SMs' blocks; where there are more units, blocks do several.
-constexpr int64_t kMostBlocks = 2048;
 
 // Where a piece's vectors of its split `split`, counted from its first, are among partial results.
 __device__ __forceinline__ int64_t PartialVector(const AttentionParams& p, const Work& work,
@@ -262,8 +260,7 @@ __device__ void Attend(const AttentionParams& p, const Work& work,
                        const SharedLayout<typename P::Tile>& shared) {
   using T = typename P::Tile;
   TileStream<T> stream(p, work, shared.buffers);
-  LoadQueries<P>(p, work, shared);
-  __syncthreads();
+  LoadQueries<P>(p, work, shared);  // theirs are there with the first tile
   LaneRows rows = {{-INFINITY, -INFINITY}, {0.0f, 0.0f}};
   Outputs<P> o = {};
   Totals totals = {};
@@ -343,7 +340,8 @@ cudaError_t LaunchTile(const AttentionArgs& args, cudaStream_t stream) {
   const int64_t most =
       static_cast<int64_t>(params.plan.most_units) * heads.kv_heads * params.plan.row_tiles;
   LaunchShape shape;
-  shape.grid = dim3(static_cast<unsigned>(most < kMostBlocks ? most : kMostBlocks));
+  shape.grid = dim3(
+      static_cast<unsigned>(most < heads.most_thread_blocks ? most : heads.most_thread_blocks));
   shape.block = dim3(kThreads);
   shape.shared_bytes = SharedLayout<T>::Bytes(params.query_rows);
   shape.overlap = true;

@@ -32,6 +32,8 @@ struct AttentionShape {
   int32_t max_blocks;  // columns of block_tables
   int32_t window = 0;  // 0: no sliding window
   int32_t most_partials = kAttentionPartials;
+  // Of LaunchAttention: some rounds of all that run at once. With more to do, each does several.
+  int32_t most_thread_blocks = 2048;
 
   bool operator==(const AttentionShape&) const = default;
 };

@@ -133,7 +133,7 @@ bool IsValid(const AttentionShape& shape) {
   return shape.heads > 0 && shape.kv_heads > 0 && shape.heads % shape.kv_heads == 0 &&
          shape.head_dim > 0 && shape.head_dim % 8 == 0 && shape.head_dim <= 256 &&
          shape.max_blocks > 0 && shape.max_blocks <= INT32_MAX / kKvBlockTokens &&
-         shape.window >= 0 && shape.most_partials >= 0;
+         shape.window >= 0 && shape.most_partials >= 0 && shape.most_thread_blocks > 0;
 }
 
 AttentionPlan LayOutPlan(const AttentionShape& shape, int32_t tokens, void* workspace,

@@ -388,11 +388,14 @@ cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
     STERNA_CHECK(machine.block == nullptr);
     Block running(grid, block, shared_bytes, machine.order_seed == 0 ? nullptr : &machine.order);
     machine.block = &running;
+    std::vector<uint3> blocks;
     for (unsigned z = 0; z < grid.z; ++z) {
       for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) running.Run({x, y, z}, thread);
+        for (unsigned x = 0; x < grid.x; ++x) blocks.push_back({x, y, z});
       }
     }
+    if (machine.order_seed != 0) std::shuffle(blocks.begin(), blocks.end(), machine.order);
+    for (const uint3& index : blocks) running.Run(index, thread);
     machine.block = nullptr;
     return cudaSuccess;
   });

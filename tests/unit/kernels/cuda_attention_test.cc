@@ -75,6 +75,12 @@ class Sequences {
   int32_t length(int32_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
   float largest_value() const { return largest_value_; }
   double longest_key() const { return longest_key_; }
+  // Replaces the key of the first K/V head.
+  void PutKey(int32_t sequence, int32_t position, const std::vector<float>& key) {
+    const int64_t block =
+        tables_[static_cast<size_t>(sequence)][static_cast<size_t>(position / kKvBlockTokens)];
+    Store(key, k_.data(), block * kKvBlockTokens + position % kKvBlockTokens, 0);
+  }
   // What is past a sequence's end in its row must not be read.
   std::vector<int32_t> Tables(int64_t width) const {
     std::vector<int32_t> all;
@@ -156,6 +162,7 @@ struct Options {
   int32_t window = 0;
   int32_t most_partials = cuda::kAttentionPartials;
   int64_t more_table_columns = 0;
+  int32_t most_thread_blocks = 1000;
   float query_deviation = 1.0f;
 };
 
@@ -182,7 +189,8 @@ std::vector<float> Attend(const Sequences& sequences, const Step& step, const Op
                                                  .head_dim = heads.head_dim,
                                                  .max_blocks = static_cast<int32_t>(width),
                                                  .window = options.window,
-                                                 .most_partials = options.most_partials},
+                                                 .most_partials = options.most_partials,
+                                                 .most_thread_blocks = options.most_thread_blocks},
                                        .positions = step.positions.data(),
                                        .sequence = step.sequence.data(),
                                        .tokens = static_cast<int32_t>(step.tokens()),
@@ -337,6 +345,32 @@ TEST(CudaAttention, LargeAndSmallQueriesKeepTheirBits) {
   }
 }
 
+// Each position's score is 300, of a channel of its own: q's roundings do not average out, and do
+// not cancel as those of a channel that all keys share would.
+TEST(CudaAttention, CompetingLargeScoresKeepTheirBits) {
+  Random random(8);
+  const Heads heads = {1, 1, 64};
+  for (const KvType type : kTypes) {
+    Sequences sequences(random, type, heads, {40}, 64.0f);
+    Step step;
+    step.Add(0, 39, 40);
+    const std::vector<float> q = Queries(sequences, step, 1.0f);
+    for (int32_t position = 0; position < 40; ++position) {
+      std::vector<float> key(64, 0.0f);
+      const auto i = static_cast<size_t>(position);
+      // A channel that hardly matters cannot come to it.
+      key[i] = std::clamp(300.0f * 8.0f / q[i], -30000.0f, 30000.0f);
+      sequences.PutKey(0, position, key);
+    }
+    const std::vector<double> expected = Reference(sequences, step, {});
+    const std::vector<float> actual = Attend(sequences, step, {});
+    for (size_t i = 0; i < expected.size(); ++i) {
+      // Scores of 300 to 2^-20, weights to 2^-11.
+      ASSERT_NEAR(actual[i], expected[i], 2 * 0x1p-11 * sequences.largest_value()) << i;
+    }
+  }
+}
+
 TEST(CudaAttention, AWindowOfOneReturnsItsValue) {
   Random random(4);
   const Heads heads = {2, 2, 64};
@@ -354,7 +388,7 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
   for (const Heads& heads : {Heads{2, 1, 8}, {1, 4, 64}, {1, 17, 24}}) {
     for (const KvType type : kTypes) {
       for (const int32_t window : {0, 100}) {
-        if ((window == 0) == (heads.group == 1) && type == KvType::kI8) continue;
+        if ((window == 0) == (heads.group == 1 || type == KvType::kI8)) continue;
         const Sequences sequences(random, type, heads, {290, 270, 31});
         const std::string name = Name(heads, type, {.window = window});
         Step prompt;
@@ -373,7 +407,10 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
           ASSERT_THAT(Attend(sequences, chunk, {.window = window}), ContainerEq(rows))
               << name << " " << begin;
           ASSERT_THAT(Attend(sequences, chunk,
-                             {.window = window, .most_partials = 3, .more_table_columns = 300}),
+                             {.window = window,
+                              .most_partials = 3,
+                              .more_table_columns = 300,
+                              .most_thread_blocks = 2}),
                       ContainerEq(rows))
               << name << " " << begin;
           Step mixed;
