@@ -4,10 +4,6 @@
 
 namespace sterna {
 
-std::vector<Command> Commands() {
-  return {ServeCommand(), GenerateCommand(), InspectCommand(), EvalCommand(), BenchCommand()};
-}
-
 namespace {
 
 void PrintError(const Status& status) {

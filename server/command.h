@@ -1,5 +1,5 @@
 // The subcommands of the `sterna` program. A new one is a file with a function that returns its
-// row, named in Commands() below.
+// row, named in Commands() of main.cc.
 #ifndef STERNA_SERVER_COMMAND_H_
 #define STERNA_SERVER_COMMAND_H_
 
@@ -25,9 +25,6 @@ struct Command {
   // Every flag with its help, by the default or as Markdown.
   std::string (*describe_flags)(bool markdown);
 };
-
-// In the order `sterna help` shows them.
-std::vector<Command> Commands();
 
 Command ServeCommand();
 Command GenerateCommand();

@@ -10,6 +10,11 @@
 namespace sterna {
 namespace {
 
+// In the order `sterna help` shows them.
+std::vector<Command> Commands() {
+  return {ServeCommand(), GenerateCommand(), InspectCommand(), EvalCommand(), BenchCommand()};
+}
+
 std::string Overview() {
   std::string out = absl::StrCat("Sterna ", STERNA_VERSION,
                                  ": an inference server for ternary language models\n\n"

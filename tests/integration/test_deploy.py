@@ -87,10 +87,15 @@ def test_manifests_fit_together(kustomization):
     assert pod["spec"]["terminationGracePeriodSeconds"] >= drain + 15
     assert pod["spec"]["securityContext"]["runAsNonRoot"] is True
     assert container["securityContext"]["readOnlyRootFilesystem"] is True
+    memory = container["resources"]["limits"]["memory"]
+    if "--device=cuda" in container["args"]:
+        # One process, one GPU; the cache lies in its memory.
+        assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+        assert not any(a.startswith("--kv-cache-mib=") for a in container["args"])
+        return
     # The cache is part of the memory that is asked for.
     cache_mib = next(int(a.split("=")[1]) for a in container["args"]
                      if a.startswith("--kv-cache-mib="))
-    memory = container["resources"]["limits"]["memory"]
     assert memory.endswith("Gi") and int(memory[:-2]) * 1024 > cache_mib + 512
 
 
@@ -213,9 +218,25 @@ def dockerfile():
     return re.sub(r"\\\n\s*", "", "\n".join(lines)).splitlines()
 
 
-def runtime_stage():
-    lines = dockerfile()
-    return lines[max(i for i, line in enumerate(lines) if line.startswith("FROM ")):]
+def stages():
+    """Name to (name of the stage it goes on from, instructions), in the file's order."""
+    found, name = {}, None
+    for line in dockerfile():
+        if line.startswith("FROM "):
+            _, base, _, name = line.split()
+            found[name] = (base, [])
+        elif name:
+            found[name][1].append(line)
+    return found
+
+
+def runtime_stage(name="cpu"):
+    """Instructions of a final stage and of those it is made from."""
+    lines, all_stages = [], stages()
+    while name in all_stages:
+        name, own = all_stages[name]
+        lines = own + lines
+    return lines
 
 
 def in_build_context(path):
@@ -250,8 +271,14 @@ def test_build_context_has_what_the_build_reads():
         assert (ROOT / path).exists() or path == "models", path
 
 
-def test_image_runs_as_nobody_special_and_answers_its_ports():
-    stage = "\n".join(runtime_stage())
+def test_the_image_without_a_target_is_the_cpu_one():
+    assert list(stages())[-1] == "cpu"
+
+
+@pytest.mark.parametrize("name", ["cpu", "cuda"])
+def test_image_runs_as_nobody_special_and_answers_its_ports(name):
+    stage = "\n".join(runtime_stage(name))
+    assert re.search(r"^COPY --from=build-" + name + " /opt/sterna /opt/sterna$", stage, re.M)
     assert re.search(r"^USER 10001:10001$", stage, re.M)
     assert re.search(r"^EXPOSE 8000 50051$", stage, re.M)
     assert re.search(r"^HEALTHCHECK ", stage, re.M)

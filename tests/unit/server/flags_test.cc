@@ -132,6 +132,9 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   const testing::TempDir temp;
   const std::vector<std::string> args = {"--model",
                                          temp.path(),
+                                         "--device=cuda",
+                                         "--device-index=2",
+                                         "--gpu-memory-fraction=0.5",
                                          "--threads=3",
                                          "--cpu-isa=scalar",
                                          "--kv-cache-mib=7",
@@ -148,8 +151,12 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   ASSERT_TRUE(config.ok()) << config.status();
   const RuntimeOptions o = ToRuntimeOptions(*config);
   EXPECT_EQ(o.model_dir, temp.path());
-  EXPECT_EQ(o.cpu.num_threads, 3);
-  EXPECT_EQ(o.cpu.isa, "scalar");
+  EXPECT_EQ(o.device.kind, DeviceKind::kCuda);
+  EXPECT_EQ(o.device.cuda.device, 2);
+  EXPECT_EQ(o.energy.gpu_index, 2);
+  EXPECT_EQ(o.device.cpu.num_threads, 3);
+  EXPECT_EQ(o.device.cpu.isa, "scalar");
+  EXPECT_EQ(o.device_memory_fraction, 0.5);
   EXPECT_EQ(o.kv_cache_mib, 7);
   EXPECT_EQ(o.engine.kv_type, KvType::kI8);
   EXPECT_EQ(o.engine.max_context_tokens, 99);
@@ -160,6 +167,17 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   EXPECT_EQ(o.energy.source, "modelled");
   EXPECT_EQ(o.energy.watts_per_core, 4.5);
   EXPECT_EQ(o.energy.idle_watts, 2.5);
+}
+
+TEST(ServerConfig, ByDefaultTheCpuComputes) {
+  const testing::TempDir temp;
+  const std::vector<std::string> args = {"--model", temp.path()};
+  const StatusOr<ServerConfig> config = ParseServerConfig(args);
+  ASSERT_TRUE(config.ok()) << config.status();
+  const RuntimeOptions o = ToRuntimeOptions(*config);
+  EXPECT_EQ(o.device.kind, DeviceKind::kCpu);
+  EXPECT_EQ(o.energy.gpu_index, -1);
+  EXPECT_EQ(o.kv_cache_mib, 0);
 }
 
 TEST(FindDefaultModel, LooksUpwardsForSourceTreeAndInstallation) {
