@@ -299,9 +299,16 @@ __device__ __forceinline__ void GrowRegisters() {
 // bytes of each of kWgmmaTokens rows, from byte 32 * k_tile on, of a box as CopyBoxAsync brings it;
 // D [64, kWgmmaTokens], d[4n + i] what MmaU8S8 has as d[i] for rows 8n .. 8n+7 of the box.
 // In the background: registers are handed over by BeginProducts and back by WaitForProducts<n>,
-// when all but the n newest groups that CommitProducts ended are done.
+// when all but the n newest groups that CommitProducts ended are done. The compiler does not know:
+// HandOver keeps what it does to registers on its side of either.
 inline constexpr int kWgmmaTokens = 128;
 
+template <typename T, size_t kCount>
+__device__ __forceinline__ void HandOver(T (&registers)[kCount]) {
+  static_assert(sizeof(T) == 4, "");
+#pragma unroll
+  for (size_t i = 0; i < kCount; ++i) asm volatile("" : "+r"(registers[i])::"memory");
+}
 __device__ __forceinline__ void BeginProducts() {
 #if STERNA_SM90A
   asm volatile("wgmma.fence.sync.aligned;" ::: "memory");

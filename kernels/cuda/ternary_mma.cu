@@ -22,8 +22,8 @@ struct Tile {
   static constexpr int kRowBlocks = kRowBlocks_;  // of a warp
   // Values of groups are added in order, by one warp.
   static constexpr bool kGrouped = kGrouped_;
-  static constexpr int kSplit = kGrouped || kTokens >= 32 ? 1 : 32 / kTokens;
-  static constexpr int kRowWarps = 4 / kSplit;
+  static constexpr int kSplit = kGrouped ? 1 : kTokens <= 16 ? 64 / kTokens : 2;
+  static constexpr int kRowWarps = kGrouped ? 4 : kTokens <= 8 ? 1 : 2;
   static constexpr int kWarps = kRowWarps * kSplit;
   static constexpr int kThreads = kWarps * 32;
   // Activations: a stage holds kStageBlocks blocks of columns of every token.
@@ -33,9 +33,9 @@ struct Tile {
   static constexpr int kStages = 3;
   static constexpr int kWarpBlocks = kStageBlocks / kSplit;  // of a stage, a warp's
   // Blocks of weights that a warp has asked for ahead of time.
-  static constexpr int kAhead = kWarpBlocks < 4 ? kWarpBlocks : 4;
+  static constexpr int kAhead = 4;
   static constexpr int kTokenTiles = kTokens / 8;
-  static_assert(kWarpBlocks % kAhead == 0, "registers are named at compile time");
+  static constexpr int kTogether = kTilesTogether<kTokenTiles>;
 };
 
 // Of sums or values, as MmaU8S8 has them.
@@ -134,20 +134,22 @@ __device__ __forceinline__ void MultiplyHalfBlock(const uint8_t* stage, int bloc
   }
 }
 
-// Calls body(j, n, i, row in its block, token of the tile) for every output of this lane.
+// A part of a row block's sums or values.
+template <typename T, typename Element>
+__device__ __forceinline__ auto& Part(Element (&all)[T::kTokenTiles][4], int first) {
+  return reinterpret_cast<Element(&)[T::kTogether][4]>(all[first]);
+}
+
+// Calls body(first tile, this lane's first token) for parts of the tiles.
 template <typename T, typename Body>
-__device__ __forceinline__ void ForOutputs(const Body& body) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
+__device__ __forceinline__ void ForParts(int first_token, const Body& body) {
+  const int token = first_token + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-  for (int j = 0; j < T::kRowBlocks; ++j) {
-#pragma unroll
-    for (int n = 0; n < T::kTokenTiles; ++n) {
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        body(j, n, i, lane / 4 + i / 2 * 8, n * 8 + lane % 4 * 2 + i % 2);
-      }
-    }
-  }
+  for (int n = 0; n < T::kTokenTiles; n += T::kTogether) body(n, token + n * 8);
+}
+
+__device__ __forceinline__ int LaneRow(int row_block) {
+  return row_block * 16 + static_cast<int>(threadIdx.x) % 32 / 4;
 }
 
 // values += those of the sums of `group`, which begin anew.
@@ -155,28 +157,55 @@ template <typename T>
 __device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const WarpRows& rows,
                                          int first_token, int group, Accumulators<T, int32_t>& acc,
                                          Accumulators<T, float>& values) {
-  ForOutputs<T>([&](int j, int n, int i, int row, int token) {
-    if (first_token + token < p.tokens) {
-      values[j][n][i] += GroupValue(p, p.outputs[rows.output[j]].w, rows.row_block[j], row,
-                                    first_token + token, group, acc[j][n][i]);
+  ForParts<T>(first_token, [&](int n, int token) {
+    const TokenScales<T::kTogether> tokens(p, token, group);
+#pragma unroll
+    for (int j = 0; j < T::kRowBlocks; ++j) {
+      const RowScales scales(p, p.outputs[rows.output[j]].w, LaneRow(rows.row_block[j]), group);
+      AddGroup<T::kTogether>(tokens, scales, Part<T>(acc[j], n), Part<T>(values[j], n));
     }
-    acc[j][n][i] = 0;
   });
 }
 
+// The outputs of one part.
 template <typename T>
-__device__ void StoreOutputs(const TernaryLinearArgs& p, const WarpRows& rows, int first_token,
-                             const Accumulators<T, float>& values) {
-  ForOutputs<T>([&](int j, int n, int i, int row_in_block, int tile_token) {
-    const int row = rows.row_block[j] * 16 + row_in_block;
-    const int token = first_token + tile_token;
-    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
-    if (!p.gated) {
-      if (j == 1 && rows.row_block[1] == rows.row_block[0]) return;  // accumulates once
-      StoreOutput(p, rows.output[j], row, token, values[j][n][i]);
-    } else if constexpr (T::kRowBlocks == 2) {
-      if (j == 0) StoreGated(p, row, token, values[0][n][i], values[1][n][i]);
+__device__ __forceinline__ void StorePart(const TernaryLinearArgs& p, const WarpRows& rows,
+                                          int token,
+                                          float (&values)[T::kRowBlocks][T::kTogether][4]) {
+  if constexpr (T::kRowBlocks == 2) {
+    if (p.gated) {
+      StoreGated<T::kTogether>(p, LaneRow(rows.row_block[0]), token, values[0], values[1]);
+      return;
     }
+  }
+#pragma unroll
+  for (int j = 0; j < T::kRowBlocks; ++j) {
+    if (j == 1 && rows.row_block[1] == rows.row_block[0]) break;  // accumulates once
+    StoreOutputs<T::kTogether>(p, rows.output[j], LaneRow(rows.row_block[j]), token, values[j]);
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ void Store(const TernaryLinearArgs& p, const WarpRows& rows,
+                                      int first_token, const Accumulators<T, int32_t>& acc,
+                                      Accumulators<T, float>& values) {
+  ForParts<T>(first_token, [&](int n, int token) {
+    float part[T::kRowBlocks][T::kTogether][4];
+    if constexpr (T::kGrouped) {
+#pragma unroll
+      for (int j = 0; j < T::kRowBlocks; ++j) {
+        ForLane<T::kTogether>(0, 0,
+                              [&](int m, int i, int, int) { part[j][m][i] = values[j][n + m][i]; });
+      }
+    } else {
+      const TokenScales<T::kTogether> tokens(p, token, 0);
+#pragma unroll
+      for (int j = 0; j < T::kRowBlocks; ++j) {
+        const RowScales scales(p, p.outputs[rows.output[j]].w, LaneRow(rows.row_block[j]), 0);
+        ToValues<T::kTogether>(tokens, scales, Part<T>(acc[j], n), part[j]);
+      }
+    }
+    StorePart<T>(p, rows, token, part);
   });
 }
 
@@ -184,24 +213,24 @@ __device__ void StoreOutputs(const TernaryLinearArgs& p, const WarpRows& rows, i
 template <typename T>
 __device__ bool AddSplits(int warp_row, int split, uint8_t* shared, Accumulators<T, int32_t>& acc) {
   if constexpr (T::kSplit > 1) {
-    constexpr int kOfLane = T::kRowBlocks * T::kTokenTiles * 4;
-    static_assert(T::kRowWarps * (T::kSplit - 1) * kOfLane * 32 * 4 <= T::kStageBytes, "");
+    constexpr int kTiles = T::kRowBlocks * T::kTokenTiles;
+    static_assert(T::kRowWarps * (T::kSplit - 1) * kTiles * 4 * 32 * 4 <= T::kStageBytes, "");
     const int lane = static_cast<int>(threadIdx.x) % 32;
-    auto* sums = reinterpret_cast<int32_t*>(shared) + warp_row * (T::kSplit - 1) * kOfLane * 32;
+    auto& own = reinterpret_cast<int32_t(&)[kTiles][4]>(acc);
+    int32_t* sums =
+        reinterpret_cast<int32_t*>(shared) + warp_row * (T::kSplit - 1) * kTiles * 4 * 32 + lane;
     __syncthreads();  // the activations there are no longer wanted
     if (split > 0) {
-      ForOutputs<T>([&](int j, int n, int i, int, int) {
-        const int of_lane = (j * T::kTokenTiles + n) * 4 + i;
-        sums[((split - 1) * kOfLane + of_lane) * 32 + lane] = acc[j][n][i];
+      ForLane<kTiles>(0, 0, [&](int n, int i, int, int) {
+        sums[((split - 1) * kTiles * 4 + n * 4 + i) * 32] = own[n][i];
       });
     }
     __syncthreads();
     if (split > 0) return false;
-    ForOutputs<T>([&](int j, int n, int i, int, int) {
-      const int of_lane = (j * T::kTokenTiles + n) * 4 + i;
+    ForLane<kTiles>(0, 0, [&](int n, int i, int, int) {
 #pragma unroll
       for (int other = 0; other < T::kSplit - 1; ++other) {
-        acc[j][n][i] += sums[(other * kOfLane + of_lane) * 32 + lane];
+        own[n][i] += sums[(other * kTiles * 4 + n * 4 + i) * 32];
       }
     });
   }
@@ -242,6 +271,8 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
   for (int i = 0; i < T::kAhead; ++i) ask(i, ahead[i]);
 
   WaitForPreviousKernel();
+  // Who comes next waits for this kernel's end, and asks for its weights meanwhile.
+  LetNextKernelStart();
 #pragma unroll
   for (int stage = 0; stage < T::kStages - 1; ++stage) {
     if (stage < stages) {
@@ -250,11 +281,8 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
       CommitCopies();  // groups are counted
     }
   }
-
-  Accumulators<T, int32_t> acc = {};
-  Accumulators<T, float> values = {};
-  int group = 0;
-  for (int stage = 0; stage < stages; ++stage) {
+  // Makes `stage` readable, and asks for one that takes the place of the stage before it.
+  const auto begin_stage = [&](int stage) {
     WaitForCopies<T::kStages - 2>();
     __syncthreads();  // all have this stage, and are done with the one before
     if (stage + T::kStages - 1 < stages) {
@@ -263,34 +291,40 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
     } else {
       CommitCopies();
     }
+  };
+
+  Accumulators<T, int32_t> acc = {};
+  Accumulators<T, float> values = {};
+  int group = 0;
+  const int blocks = stages * T::kWarpBlocks;  // of this warp's, not all of which need be there
 #pragma unroll 1
-    for (int first = 0; first < T::kWarpBlocks; first += T::kAhead) {
+  for (int first = 0; first < blocks; first += T::kAhead) {
 #pragma unroll
-      for (int i = 0; i < T::kAhead; ++i) {
-        const int in_stage = (first + i) * T::kSplit + split;
-        const int block = stage * T::kStageBlocks + in_stage;
-        if (!rows.real || block >= col_blocks) break;
+    for (int i = 0; i < T::kAhead; ++i) {
+      const int number = first + i;
+      if (number >= blocks) break;
+      const int stage = number / T::kWarpBlocks;
+      if (number % T::kWarpBlocks == 0) begin_stage(stage);
+      const int in_stage = number % T::kWarpBlocks * T::kSplit + split;
+      const int block = stage * T::kStageBlocks + in_stage;
+      if (!rows.real || block >= col_blocks) continue;
 #pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          MultiplyHalfBlock<T>(stage_at(stage), in_stage, half, ahead[i], acc);
-          if constexpr (T::kGrouped) {
-            const int end = block * 128 + (half + 1) * 64;
-            if (group < p.num_groups && (end % p.group_cols == 0 || end >= p.cols)) {
-              EndGroup<T>(p, rows, first_token, group, acc, values);
-              ++group;
-            }
+      for (int half = 0; half < 2; ++half) {
+        MultiplyHalfBlock<T>(stage_at(stage), in_stage, half, ahead[i], acc);
+        if constexpr (T::kGrouped) {
+          const int end = block * 128 + (half + 1) * 64;
+          if (group < p.num_groups && (end % p.group_cols == 0 || end >= p.cols)) {
+            EndGroup<T>(p, rows, first_token, group, acc, values);
+            ++group;
           }
         }
-        ask(stage * T::kWarpBlocks + first + i + T::kAhead, ahead[i]);
       }
+      ask(number + T::kAhead, ahead[i]);
     }
   }
-  LetNextKernelStart();
   WaitForCopies<0>();
-  const bool first = AddSplits<T>(warp_row, split, shared, acc);
-  if (!rows.real || !first) return;
-  if constexpr (!T::kGrouped) EndGroup<T>(p, rows, first_token, 0, acc, values);
-  StoreOutputs<T>(p, rows, first_token, values);
+  if (!AddSplits<T>(warp_row, split, shared, acc) || !rows.real) return;
+  Store<T>(p, rows, first_token, acc, values);
 }
 
 template <typename T>
@@ -321,10 +355,8 @@ cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
     return p.gated ? LaunchTile<Tile<kGroupedTokens, 2, true>>(p, stream)
                    : LaunchTile<Tile<kGroupedTokens, 1, true>>(p, stream);
   }
-  if constexpr (kTokens < 64) {
-    if (!p.gated) return LaunchTile<Tile<kTokens, 1, false>>(p, stream);
-  }
-  return LaunchTile<Tile<kTokens, 2, false>>(p, stream);
+  return p.gated ? LaunchTile<Tile<kTokens, 2, false>>(p, stream)
+                 : LaunchTile<Tile<kTokens, 1, false>>(p, stream);
 }
 
 }  // namespace

@@ -92,18 +92,26 @@ __device__ void BringActivations(const Params& p, const Stages<T>& stages, int c
   }
 }
 
-// Calls body(j, i, row in the tile, token of the box) for every output of this thread.
-template <typename T, typename Body>
-__device__ __forceinline__ void ForOutputs(const Body& body) {
-  const int lane = static_cast<int>(threadIdx.x) % 32;
-  const int warp = static_cast<int>(threadIdx.x) / 32 % 4;
+inline constexpr int kTogether = kTilesTogether<kWgmmaTokens / 8>;
+
+// Tiles first .. first + kTogether - 1 of a row tile's sums or values.
+template <typename Element>
+__device__ __forceinline__ auto& Part(Element (&all)[kWgmmaTokens / 2], int first) {
+  return reinterpret_cast<Element(&)[kTogether][4]>(all[first * 4]);
+}
+
+// Calls body(first tile, this lane's first token) for parts of the tiles.
+template <typename Body>
+__device__ __forceinline__ void ForParts(int first_token, const Body& body) {
+  const int token = first_token + static_cast<int>(threadIdx.x) % 4 * 2;
 #pragma unroll
-  for (int j = 0; j < T::kRowTiles; ++j) {
-#pragma unroll
-    for (int i = 0; i < T::kTokens / 2; ++i) {
-      body(j, i, warp * 16 + lane / 4 + i / 2 % 2 * 8, i / 4 * 8 + lane % 4 * 2 + i % 2);
-    }
-  }
+  for (int n = 0; n < kWgmmaTokens / 8; n += kTogether) body(n, token + n * 8);
+}
+
+// This lane's first row of a tile that begins with `first_block`.
+__device__ __forceinline__ int LaneRow(int first_block) {
+  const int thread = static_cast<int>(threadIdx.x);
+  return (first_block + thread / 32 % 4) * 16 + thread % 32 / 4;
 }
 
 // values += those of the sums of `group`, which begin anew.
@@ -111,44 +119,35 @@ template <typename T>
 __device__ __forceinline__ void EndGroup(const TernaryLinearArgs& p, const GroupRows& rows,
                                          int first_token, int group, Accumulators<T, int32_t>& acc,
                                          Accumulators<T, float>& values) {
-  ForOutputs<T>([&](int j, int i, int row, int token) {
-    const TernaryWeights& w = p.outputs[rows.output[j]].w;
-    const int row_block = rows.first_block[j] + row / 16;
-    if (row_block * 16 < w.rows && first_token + token < p.tokens) {
-      values[j][i] += GroupValue(p, w, row_block, row % 16, first_token + token, group, acc[j][i]);
-    }
-    acc[j][i] = 0;
+  const int row = LaneRow(rows.first_block[0]);
+  const RowScales scales(p, p.outputs[rows.output[0]].w, row, group);
+  ForParts(first_token, [&](int n, int token) {
+    AddGroup<kTogether>(TokenScales<kTogether>(p, token, group), scales, Part(acc[0], n),
+                        Part(values[0], n));
   });
 }
 
 template <typename T>
-__device__ __forceinline__ void StoreValues(const TernaryLinearArgs& p, const GroupRows& rows,
-                                            int first_token, const Accumulators<T, float>& values) {
-  ForOutputs<T>([&](int j, int i, int row_in_tile, int box_token) {
-    const int row = rows.first_block[j] * 16 + row_in_tile;
-    const int token = first_token + box_token;
-    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
-    StoreOutput(p, rows.output[j], row, token, values[j][i]);
-  });
-}
-
-// The sums of a single scale become outputs one by one: there are no registers for values beside
-// them.
-template <typename T>
-__device__ __forceinline__ void StoreSums(const TernaryLinearArgs& p, const GroupRows& rows,
-                                          int first_token, const Accumulators<T, int32_t>& acc) {
-  const auto value = [&](int j, int i, int row, int token) {
-    const TernaryWeights& w = p.outputs[rows.output[j]].w;
-    return GroupValue(p, w, row / 16, row % 16, token, 0, acc[j][i]);
-  };
-  ForOutputs<T>([&](int j, int i, int row_in_tile, int box_token) {
-    const int row = rows.first_block[j] * 16 + row_in_tile;
-    const int token = first_token + box_token;
-    if (row >= p.outputs[rows.output[j]].w.rows || token >= p.tokens) return;
-    if (!p.gated) {
-      StoreOutput(p, rows.output[j], row, token, value(j, i, row, token));
-    } else if constexpr (T::kRowTiles == 2) {
-      if (j == 0) StoreGated(p, row, token, value(0, i, row, token), value(1, i, row, token));
+__device__ __forceinline__ void Store(const TernaryLinearArgs& p, const GroupRows& rows,
+                                      int first_token, const Accumulators<T, int32_t>& acc,
+                                      Accumulators<T, float>& values) {
+  ForParts(first_token, [&](int n, int token) {
+    if constexpr (T::kGrouped) {
+      StoreOutputs<kTogether>(p, rows.output[0], LaneRow(rows.first_block[0]), token,
+                              Part(values[0], n));
+    } else {
+      float part[T::kRowTiles][kTogether][4];
+      const TokenScales<kTogether> tokens(p, token, 0);
+#pragma unroll
+      for (int j = 0; j < T::kRowTiles; ++j) {
+        const int row = LaneRow(rows.first_block[j]);
+        const RowScales scales(p, p.outputs[rows.output[j]].w, row, 0);
+        ToValues<kTogether>(tokens, scales, Part(acc[j], n), part[j]);
+        if (!p.gated) StoreOutputs<kTogether>(p, rows.output[j], row, token, part[j]);
+      }
+      if (p.gated) {
+        StoreGated<kTogether>(p, LaneRow(rows.first_block[0]), token, part[0], part[1]);
+      }
     }
   });
 }
@@ -167,6 +166,12 @@ __device__ __forceinline__ void Multiply(const uint8_t* box, const uint4 (&w)[T:
       for (int r = 0; r < 4; ++r) a[j][tile][r] = words[r] >> (2 * tile) & 0x03030303u;
     }
   }
+#pragma unroll
+  for (int j = 0; j < T::kRowTiles; ++j) {
+    HandOver(acc[j]);
+#pragma unroll
+    for (int tile = first; tile < last; ++tile) HandOver(a[j][tile]);
+  }
   BeginProducts();
 #pragma unroll
   for (int tile = first; tile < last; ++tile) {
@@ -175,6 +180,8 @@ __device__ __forceinline__ void Multiply(const uint8_t* box, const uint4 (&w)[T:
   }
   CommitProducts();
   WaitForProducts<0>();
+#pragma unroll
+  for (int j = 0; j < T::kRowTiles; ++j) HandOver(acc[j]);
 }
 
 template <typename T>
@@ -203,6 +210,8 @@ __device__ void MultiplyRows(const Params& params, const Stages<T>& stages, int 
   };
 #pragma unroll
   for (int i = 0; i < T::kAhead; ++i) ask(i, ahead[i]);
+  WaitForPreviousKernel();  // which may still make the activations' scales, and read what is stored
+  LetNextKernelStart();
 
   Accumulators<T, int32_t> acc = {};
   Accumulators<T, float> values = {};
@@ -228,16 +237,12 @@ __device__ void MultiplyRows(const Params& params, const Stages<T>& stages, int 
       } else {
         Multiply<T>(box, ahead[i], 0, 4, acc);
       }
-      if (lane == 0 && warp == 0) ArriveAt(&stages.empty[block % T::kStages]);
+      if (lane == 0) ArriveAt(&stages.empty[block % T::kStages]);
       ask(block + T::kAhead, ahead[i]);
     }
   }
   if (!rows.real) return;
-  if constexpr (T::kGrouped) {
-    StoreValues<T>(p, rows, first_token, values);
-  } else {
-    StoreSums<T>(p, rows, first_token, acc);
-  }
+  Store<T>(p, rows, first_token, acc, values);
 }
 
 template <typename T>
@@ -248,20 +253,19 @@ __global__ void __launch_bounds__(T::kThreads, 1)
   if (threadIdx.x == 0) {
     for (int stage = 0; stage < T::kStages; ++stage) {
       InitBarrier(&stages.full[stage], 1);
-      InitBarrier(&stages.empty[stage], T::kGroups);
+      InitBarrier(&stages.empty[stage], T::kGroups * 4);  // a warp each
     }
     PublishBarriers();
   }
   __syncthreads();
-  WaitForPreviousKernel();
   if (threadIdx.x < 128) {
     ShrinkRegisters<24>();
+    WaitForPreviousKernel();
     if (threadIdx.x == 0) BringActivations<T>(p, stages, col_blocks);
   } else {
     GrowRegisters<240>();
     MultiplyRows<T>(p, stages, col_blocks);
   }
-  LetNextKernelStart();
 }
 
 template <typename T>

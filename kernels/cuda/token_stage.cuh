@@ -25,8 +25,10 @@ __device__ __forceinline__ void CopyRowsToStage(const void* rows, int stride, in
                                                 int num_rows, int first_byte, uint8_t* stage) {
   constexpr int kChunks = kRowBytes / 16;  // of a row
   const auto* const bytes = static_cast<const uint8_t*>(rows);
+  static_assert(kRows * kChunks % kThreads == 0, "no thread has more to do than another");
 #pragma unroll
-  for (int i = static_cast<int>(threadIdx.x); i < kRows * kChunks; i += kThreads) {
+  for (int turn = 0; turn < kRows * kChunks / kThreads; ++turn) {
+    const int i = turn * kThreads + static_cast<int>(threadIdx.x);
     const int row = i / kChunks;
     const int chunk = i % kChunks;
     const int byte = first_byte + chunk * 16;

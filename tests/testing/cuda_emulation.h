@@ -146,8 +146,8 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 namespace sterna::testing {
 
-// The order in which threads, and blocks, run from now on; 0 is the order of their numbers. With any
-// other seed some warps run far ahead of the rest of their block.
+// The order in which threads, and blocks, run from now on; 0 is the order of their numbers. With
+// any other seed some warps run far ahead of the rest of their block.
 void SetCudaThreadOrder(uint64_t seed);
 // Device memory that there is; and what is allocated of it now.
 void SetCudaMemoryBytes(size_t bytes);
@@ -374,6 +374,8 @@ template <int kRegisters>
 void GrowRegisters() {}
 
 inline constexpr int kWgmmaTokens = 128;
+template <typename T, size_t kCount>
+void HandOver(T (&)[kCount]) {}
 inline void BeginProducts() {}
 void CommitProducts();
 void WaitForProducts(int newest);
