@@ -149,7 +149,7 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
   if (CanRecord(batch)) {
     RunRecorded(arrays_.Upload(PadToRecord(batch)), cache);
   } else {
-    Compute(arrays_.Upload(batch), cache, samples);
+    Compute(arrays_.Upload(batch), cache, samples, /*all_have_logits=*/false);
   }
   return AsConst(logits_.Rows(batch.num_logits()));
 }
@@ -190,16 +190,18 @@ StepBatch Model<F>::PadToRecord(StepBatch batch) const {
 
 template <typename F>
 void Model<F>::RunRecorded(const Step& step, KvCache<F>& cache) {
-  std::unique_ptr<Recording>& recording =
-      recordings_[{std::ssize(step.token_ids), step.block_tables.cols, cache.Layer(0).k}];
+  const KvView<F> kv = cache.Layer(0);
+  std::unique_ptr<Recording>& recording = recordings_[{
+      std::ssize(step.token_ids), step.block_tables.cols, kv.k, kv.v, kv.num_blocks, kv.type}];
   if (recording == nullptr) {
-    recording = ops_->Record([&] { Compute(step, cache, {}); });
+    recording = ops_->Record([&] { Compute(step, cache, {}, /*all_have_logits=*/true); });
   }
   recording->Run();
 }
 
 template <typename F>
-void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples) {
+void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples,
+                       bool all_have_logits) {
   const int64_t tokens = std::ssize(step.token_ids);
   const Mat<F> x = x_.Rows(tokens);
   ops_->EmbedTokens({.token_ids = step.token_ids, .table = weights_->embedding, .x = x});
@@ -211,7 +213,7 @@ void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const Samp
       .x = x, .q = q_.Rows(tokens), .positions = step.positions, .sequence = step.sequence};
   for (int64_t layer = 0; layer < config_->num_layers; ++layer) {
     ProjectQkv(weights_->layers[layer], step, cache.Layer(layer));
-    if (layer + 1 == config_->num_layers) active = LogitTokens(step);
+    if (layer + 1 == config_->num_layers && !all_have_logits) active = LogitTokens(step);
     if (active.x.rows == 0) break;
     Attention(weights_->layers[layer], active, step.block_tables, cache.Layer(layer));
     FeedForward(weights_->layers[layer], active.x);

@@ -89,8 +89,9 @@ class Model {
 
   // A programmer's mistake where the batch names what is not there: ops do not look.
   void CheckBatch(const StepBatch& batch, int64_t num_kv_blocks) const;
-  // The pass itself, up to the logits.
-  void Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples);
+  // The pass itself, up to the logits. `all_have_logits`: logit_rows are all tokens in their order.
+  void Compute(const Step& step, KvCache<F>& cache, std::span<const SampleParams> samples,
+               bool all_have_logits);
   // Decode steps are recorded and run again, padded to one of few shapes.
   bool CanRecord(const StepBatch& batch) const;
   StepBatch PadToRecord(StepBatch batch) const;
@@ -138,8 +139,9 @@ class Model {
   Workspace last_q_;                               // [R, H*hd]
   Workspace logits_;                               // [R, vocab]
 
-  // By tokens, blocks of a table and the cache's memory.
-  std::map<std::tuple<int64_t, int64_t, const void*>, std::unique_ptr<Recording>> recordings_;
+  // By tokens, blocks of a table, and the cache's memory and kind.
+  using RecordingKey = std::tuple<int64_t, int64_t, const void*, const void*, int64_t, KvType>;
+  std::map<RecordingKey, std::unique_ptr<Recording>> recordings_;
 };
 
 extern template class Model<float>;

@@ -305,6 +305,7 @@ __device__ void StoreZeros(const AttentionParams& p, const Work& work) {
 template <typename T>
 __global__ void __launch_bounds__(kThreads, T::kBlocks) AttentionKernel(const AttentionParams p) {
   WaitForPreviousKernel();
+  LetNextKernelStart();
   const int count = *p.plan.num_units * p.args.step.shape.kv_heads * p.plan.row_tiles;
   const SharedLayout<T> shared(p.query_rows);
   Work& work = *shared.work;
@@ -324,7 +325,6 @@ __global__ void __launch_bounds__(kThreads, T::kBlocks) AttentionKernel(const At
       Attend<WarpPart<T, true>>(p, work, shared);
     }
   }
-  LetNextKernelStart();
 }
 
 template <typename T>

@@ -97,6 +97,7 @@ __device__ void WriteUnits(const PlanParams& p, int token, const Piece& piece, b
 __global__ void __launch_bounds__(kPlanThreads) PlanKernel(const PlanParams p) {
   int* const sums = reinterpret_cast<int*>(SharedMemory());
   WaitForPreviousKernel();
+  LetNextKernelStart();
   // At least 2: what has one split hands nothing on.
   int least_few = 2;
   int partials = PartialsOf(p, true, least_few, sums);
@@ -122,7 +123,6 @@ __global__ void __launch_bounds__(kPlanThreads) PlanKernel(const PlanParams p) {
     first_partial += partials;
   }
   if (threadIdx.x == 0) *p.plan.num_units = first_unit;
-  LetNextKernelStart();
 }
 
 int64_t Least(int64_t a, int64_t b) { return a < b ? a : b; }

@@ -315,8 +315,14 @@ Status CudaOps::Reserve(const StepShape& largest) {
                      largest.head_dim));
   }
   STERNA_RETURN_IF_ERROR(Grow(attention_scratch_, static_cast<int64_t>(attention_bytes)));
-  return Grow(dense_scratch_,
-              DenseWorkspaceBytes(largest.head.type, largest.logit_rows, largest.head.cols));
+  // Bias and token counts of requests that have many of them may take more than this.
+  constexpr int64_t kStagingBytesOfRow = 4096;
+  const int64_t rows = largest.logit_rows;
+  STERNA_RETURN_IF_ERROR(Grow(sample_staging_, rows * kStagingBytesOfRow));
+  STERNA_RETURN_IF_ERROR(Grow(sample_scratch_, static_cast<int64_t>(SampleWorkspaceBytes(rows))));
+  STERNA_RETURN_IF_ERROR(
+      Grow(sample_results_, static_cast<int64_t>(SampleResultBytes(rows, /*logprobs=*/true))));
+  return Grow(dense_scratch_, DenseWorkspaceBytes(largest.head.type, rows, largest.head.cols));
 }
 
 std::unique_ptr<Recording> CudaOps::Record(const std::function<void()>& body) {

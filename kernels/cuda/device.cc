@@ -44,6 +44,14 @@ Status Device::Start() {
         absl::StrCat(what, ", ", name_, ", has compute capability ", properties.major, ".",
                      properties.minor, "; 8.0 or newer is needed"));
   }
+  // What attention takes; GPUs for graphics and workstations have 99 KiB.
+  constexpr size_t kSharedBytes = size_t{160} << 10;
+  if (properties.sharedMemPerBlockOptin < kSharedBytes) {
+    return absl::FailedPreconditionError(
+        absl::StrCat(what, ", ", name_, ", has ", properties.sharedMemPerBlockOptin >> 10,
+                     " KiB of shared memory for a block of threads; ", kSharedBytes >> 10,
+                     " KiB are needed, as GPUs for data centres have (A100, H100, H200, B200)"));
+  }
   traits_ = {.wgmma = properties.major == 9, .multiprocessors = properties.multiProcessorCount};
   STERNA_RETURN_IF_ERROR(
       ToStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), what));

@@ -33,7 +33,8 @@ __device__ __forceinline__ uint32_t SharedAddress(const void* shared) {
 
 // Programmatic dependent launch (section "griddepcontrol"): a kernel that was launched with
 // `overlap` may start while the one before it still runs. It must wait before it reads or writes
-// what that one may touch, and nobody gains before the other side lets go.
+// what that one may touch, and nobody gains before the other side lets go. Letting go early costs
+// nothing: a kernel that waits, waits for the end of the one before it.
 __device__ __forceinline__ void WaitForPreviousKernel() {
 #if __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
@@ -367,6 +368,11 @@ cudaError_t Launch(void (*kernel)(Params), const LaunchShape& shape, cudaStream_
         kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shape.shared_bytes));
     if (error != cudaSuccess) return error;
   }
+  // A kernel compiled for something older has no wait in it. All of a build's are compiled alike.
+  static const bool can_overlap = [&] {
+    cudaFuncAttributes attributes = {};
+    return cudaFuncGetAttributes(&attributes, kernel) == cudaSuccess && attributes.ptxVersion >= 90;
+  }();
   cudaLaunchAttribute overlap = {};
   overlap.id = cudaLaunchAttributeProgrammaticStreamSerialization;
   overlap.val.programmaticStreamSerializationAllowed = 1;
@@ -376,7 +382,7 @@ cudaError_t Launch(void (*kernel)(Params), const LaunchShape& shape, cudaStream_
   config.dynamicSmemBytes = shape.shared_bytes;
   config.stream = stream;
   config.attrs = &overlap;
-  config.numAttrs = shape.overlap ? 1 : 0;
+  config.numAttrs = shape.overlap && can_overlap ? 1 : 0;
   return cudaLaunchKernelEx(&config, kernel, params);
 }
 

@@ -19,6 +19,7 @@ unsigned Blocks(int64_t work, int64_t of_block) {
 
 __global__ void __launch_bounds__(kThreads) RotaryTableKernel(const RotaryTableArgs p) {
   WaitForPreviousKernel();
+  LetNextKernelStart();
   const int64_t i = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
   if (i < static_cast<int64_t>(p.tokens) * p.half_dim) {
     // A float's angle at position 100,000 would be off by 0.004 radians.
@@ -26,7 +27,6 @@ __global__ void __launch_bounds__(kThreads) RotaryTableKernel(const RotaryTableA
     p.cos[i] = static_cast<float>(cos(angle) * p.factor);
     p.sin[i] = static_cast<float>(sin(angle) * p.factor);
   }
-  LetNextKernelStart();
 }
 
 // Elements i = lane + 32j of a vector's first half and of its second, zeros past the end.
@@ -132,6 +132,7 @@ __device__ void StoreKv(const RopeAppendKvArgs& p, const LaneVector& x, void* ca
 
 __global__ void __launch_bounds__(kThreads) RopeAppendKvKernel(const RopeAppendKvArgs p) {
   WaitForPreviousKernel();
+  LetNextKernelStart();
   const int vectors = p.heads + 2 * p.kv_heads;  // of a token: those of q, k and v
   const int64_t warp = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
   const int64_t token = warp / vectors;
@@ -160,17 +161,16 @@ __global__ void __launch_bounds__(kThreads) RopeAppendKvKernel(const RopeAppendK
       StoreKv(p, x, p.kv_v, slot, head);
     }
   }
-  LetNextKernelStart();
 }
 
 __global__ void __launch_bounds__(kThreads) GatherRowsKernel(const GatherRowsArgs p) {
   WaitForPreviousKernel();
+  LetNextKernelStart();
   const int64_t row = blockIdx.x;
   const float* const x = p.x + static_cast<int64_t>(p.rows[row]) * p.cols;
   for (int i = static_cast<int>(threadIdx.x); i < p.cols; i += kThreads) {
     p.y[row * p.cols + i] = x[i];
   }
-  LetNextKernelStart();
 }
 
 template <typename Args>
