@@ -49,6 +49,18 @@ StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const EngineOpti
   return std::min(affordable, MostKvBlocks(engine, config));
 }
 
+std::vector<ModelInfo::Product> DescribeProducts(const LayerWeights& layer, const Ops<float>& ops) {
+  const auto paths = [&](std::initializer_list<const TernaryLinearWeights*> linears, bool gated) {
+    std::vector<const TernaryMatrix*> matrices;
+    for (const TernaryLinearWeights* linear : linears) matrices.push_back(&linear->w);
+    return ops.ProductPaths(matrices, gated);
+  };
+  return {{.name = "qkv", .paths = paths({&layer.q, &layer.k, &layer.v}, false)},
+          {.name = "o", .paths = paths({&layer.o}, false)},
+          {.name = "gate_up", .paths = paths({&layer.gate, &layer.up}, true)},
+          {.name = "down", .paths = paths({&layer.down}, false)}};
+}
+
 class RuntimeImpl final : public Runtime {
  public:
   // Members are built in the order of their dependencies and destroyed in reverse: the engine,
@@ -141,6 +153,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .max_context_tokens = engine_->max_context_tokens(),
            .max_step_tokens = options.max_step_tokens,
            .tuning = tuning_,
+           .products = DescribeProducts(weights.layers.front(), *ops_),
            .vocab_size = config.vocab_size,
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};

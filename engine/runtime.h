@@ -55,6 +55,12 @@ struct ModelInfo {
   // What was chosen and measured at start: Ops::Tune's, and where the step budget depends on it
   // prompt_tokens_per_second and prompt_tokens_per_step.
   std::vector<Tuning> tuning;
+  // Which kernels multiply by the ternary matrices of a layer.
+  struct Product {
+    std::string name;  // "qkv", "o", "gate_up", "down"
+    std::vector<ProductPath> paths;
+  };
+  std::vector<Product> products;
   int64_t vocab_size = 0;
   int64_t load_ns = 0;              // wall time from start to ready
   int64_t peak_resident_bytes = 0;  // of the process, until ready

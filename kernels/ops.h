@@ -187,6 +187,12 @@ struct Tuning {
   double value;
 };
 
+// Which kernel multiplies from so many tokens on, for people to read. The results are the same.
+struct ProductPath {
+  int64_t from_tokens;
+  std::string name;  // snake_case
+};
+
 // A dense matrix as a device's ops take it, and the memory it points into: none where that is still
 // the host's.
 struct PlacedDense {
@@ -288,6 +294,13 @@ class Ops {
   // Chooses between ways to compute the same bits by how fast they are here and now, on `samples`,
   // placed matrices of the model to be served: some tens of milliseconds. Returns what was chosen.
   virtual std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> /*samples*/) { return {}; }
+
+  // How placed matrices of one launch (of TernaryLinears, or gate and up of GatedLinear) are
+  // multiplied: from 1 token on, in ascending order.
+  virtual std::vector<ProductPath> ProductPaths(std::span<const TernaryMatrix* const> /*matrices*/,
+                                                bool /*gated*/) const {
+    return {{.from_tokens = 1, .name = "scalar"}};
+  }
 
   // Waits until everything asked for is done; the first failure since the last Finish, if any.
   virtual Status Finish() = 0;

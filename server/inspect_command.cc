@@ -38,6 +38,13 @@ Json Describe(const RuntimeConfig& config, const Runtime& runtime,
   }
   Json tuning = Json::object();
   for (const Tuning& t : info.tuning) tuning[t.name] = t.value;
+  Json products = Json::object();
+  for (const ModelInfo::Product& product : info.products) {
+    Json& paths = products[product.name];
+    for (const ProductPath& path : product.paths) {
+      paths[absl::StrCat("from_", path.from_tokens, "_tokens")] = path.name;
+    }
+  }
   return {
       {"model", config.model},
       {"family", info.family},
@@ -66,6 +73,7 @@ Json Describe(const RuntimeConfig& config, const Runtime& runtime,
         {"max_context_tokens", info.max_context_tokens},
         {"peak_resident_bytes", info.peak_resident_bytes}}},
       {"device", info.device},
+      {"products", std::move(products)},
       {"step", {{"max_tokens", info.max_step_tokens}, {"tuning", std::move(tuning)}}},
       {"energy",
        {{"method", runtime.energy_meter().method()}, {"scope", runtime.energy_meter().scope()}}},

@@ -19,7 +19,8 @@ void ModelService::SetRuntime(Runtime* runtime, GenerationDefaults defaults) {
                             .energy_method = runtime->energy_meter().method(),
                             .energy_scope = runtime->energy_meter().scope(),
                             .step_token_budget = runtime->info().max_step_tokens,
-                            .tuning = runtime->info().tuning});
+                            .tuning = runtime->info().tuning,
+                            .products = runtime->info().products});
   runtime_.store(runtime, std::memory_order_release);
 }
 

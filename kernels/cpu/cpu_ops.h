@@ -52,6 +52,8 @@ class CpuOps final : public HostMemoryOps<float> {
   void GatherRows(const GatherRowsParams<float>& p) override;
   void Sample(const SampleOpParams<float>& p) override;
   std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override;
+  std::vector<ProductPath> ProductPaths(std::span<const TernaryMatrix* const> matrices,
+                                        bool gated) const override;
   Status Finish() override { return absl::OkStatus(); }
 
  private:

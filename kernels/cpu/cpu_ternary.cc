@@ -164,4 +164,11 @@ void CpuOps::GatedLinear(const GatedLinearParams<float>& p) {
   });
 }
 
+std::vector<ProductPath> CpuOps::ProductPaths(std::span<const TernaryMatrix* const> /*matrices*/,
+                                              bool /*gated*/) const {
+  if (!kernels_.amx) return {{.from_tokens = 1, .name = kernels_.name}};
+  return {{.from_tokens = 1, .name = "avx512_vnni"},
+          {.from_tokens = amx_from_tokens_, .name = kernels_.name}};
+}
+
 }  // namespace sterna::cpu

@@ -53,6 +53,8 @@ class CudaOps final : public Ops<float> {
   // num_logprobs is at most kMostTopLogprobs.
   void Sample(const SampleOpParams<float>& p) override;
 
+  std::vector<ProductPath> ProductPaths(std::span<const TernaryMatrix* const> matrices,
+                                        bool gated) const override;
   bool Supports(KvType type) const override { return type != KvType::kFull; }
   std::optional<MemoryBytes> memory() const override { return device_->memory(); }
   Status Reserve(const StepShape& largest) override;

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "base/aligned_buffer.h"
 #include "base/check.h"
 #include "kernels/cuda/cuda_ops.h"
@@ -79,8 +80,8 @@ StatusOr<TernaryMatrix> CudaOps::Place(TernaryMatrix host) {
 
 void CudaOps::Launch(const TernaryLinearArgs& args) {
   device_->Do("a ternary product", [&] {
-    return LaunchTernaryLinear(args, ChooseTernaryPath(device_->traits(), args.tokens),
-                               device_->stream());
+    const DeviceTraits& traits = device_->traits();
+    return LaunchTernaryLinear(args, ChooseTernaryPath(traits, args), traits, device_->stream());
   });
 }
 
@@ -120,6 +121,27 @@ void CudaOps::GatedLinear(const GatedLinearParams<float>& p) {
   up.epilogue = Epilogue::kMultiply;
   Launch(gate);
   Launch(up);
+}
+
+std::vector<ProductPath> CudaOps::ProductPaths(std::span<const TernaryMatrix* const> matrices,
+                                               bool gated) const {
+  STERNA_CHECK(!matrices.empty() && matrices.size() <= kMostTernaryOutputs);
+  TernaryLinearArgs args = {};
+  args.num_groups = static_cast<int32_t>(matrices[0]->num_groups());
+  args.gated = gated;
+  for (const TernaryMatrix* w : matrices) {
+    args.outputs[args.num_outputs++].w.rows = static_cast<int32_t>(w->rows());
+  }
+  std::vector<ProductPath> paths;
+  // No choice changes within eight tokens but after the first of them, nor after this many.
+  constexpr int32_t kMostTokens = 65536;
+  for (args.tokens = 1; args.tokens <= kMostTokens; args.tokens += 8) {
+    const std::string name = ChooseTernaryPath(device_->traits(), args) == TernaryPath::kWgmma
+                                 ? absl::StrCat("wgmma_", kWgmmaBlockTokens)
+                                 : absl::StrCat("mma_", MmaTileTokens(args));
+    if (paths.empty() || paths.back().name != name) paths.push_back({args.tokens, name});
+  }
+  return paths;
 }
 
 }  // namespace sterna::cuda

@@ -23,15 +23,35 @@ bool IsValid(const TernaryLinearArgs& p) {
 
 }  // namespace
 
-TernaryPath ChooseTernaryPath(const DeviceTraits& device, int64_t tokens) {
-  // Below, products for half of a box of tokens are thrown away.
-  constexpr int64_t kFewestForWgmma = 65;
-  return device.wgmma && tokens >= kFewestForWgmma ? TernaryPath::kWgmma : TernaryPath::kMma;
+int64_t WgmmaBlocks(const TernaryLinearArgs& p, int64_t rows) {
+  int64_t blocks = 0;
+  // A gate and what goes through it share a block's rows.
+  for (int i = 0; i < (p.gated ? 1 : p.num_outputs); ++i) {
+    blocks += CeilDiv(p.outputs[i].w.rows, p.gated ? rows / 2 : rows);
+  }
+  return blocks * CeilDiv(p.tokens, kWgmmaBlockTokens);
 }
 
-cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& p, TernaryPath path, cudaStream_t stream) {
+int32_t MmaTileTokens(const TernaryLinearArgs& p) {
+  // Groups' values take as many registers as sums do: no more than 32 tokens, and no kernel of its
+  // own for 16, which a compiler takes long over.
+  if (p.num_groups > 1) return p.tokens <= 8 ? 8 : 32;
+  return p.tokens <= 8 ? 8 : p.tokens <= 16 ? 16 : p.tokens <= 32 ? 32 : 64;
+}
+
+TernaryPath ChooseTernaryPath(const DeviceTraits& device, const TernaryLinearArgs& p) {
+  // Few tokens are better served by smaller blocks, and so is a device most of which would idle.
+  constexpr int64_t kFewestTokens = 65;
+  const bool wgmma = device.wgmma && p.tokens >= kFewestTokens &&
+                     2 * WgmmaBlocks(p, kWgmmaBlockRows) >= device.multiprocessors;
+  return wgmma ? TernaryPath::kWgmma : TernaryPath::kMma;
+}
+
+cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& p, TernaryPath path,
+                                const DeviceTraits& device, cudaStream_t stream) {
   if (!IsValid(p)) return cudaErrorInvalidValue;
-  return path == TernaryPath::kWgmma ? LaunchTernaryWgmma(p, stream) : LaunchTernaryMma(p, stream);
+  return path == TernaryPath::kWgmma ? LaunchTernaryWgmma(p, device, stream)
+                                     : LaunchTernaryMma(p, stream);
 }
 
 }  // namespace sterna::cuda

@@ -62,15 +62,25 @@ struct DeviceTraits {
 // Which kernel multiplies; all give the same bits.
 enum class TernaryPath : int32_t { kMma, kWgmma };
 
-TernaryPath ChooseTernaryPath(const DeviceTraits& device, int64_t tokens);
+// By how many multiprocessors of the device would have something to do.
+TernaryPath ChooseTernaryPath(const DeviceTraits& device, const TernaryLinearArgs& args);
 
 // cudaErrorInvalidValue where shapes or alignments are not as above.
 cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, TernaryPath path,
-                                cudaStream_t stream);
+                                const DeviceTraits& device, cudaStream_t stream);
 
 // Its two ways, for valid args.
 cudaError_t LaunchTernaryMma(const TernaryLinearArgs& args, cudaStream_t stream);
-cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& args, cudaStream_t stream);
+cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& args, const DeviceTraits& device,
+                               cudaStream_t stream);
+
+// Tokens of the tile that LaunchTernaryMma takes.
+int32_t MmaTileTokens(const TernaryLinearArgs& args);
+
+// Blocks of threads that warpgroup products take where each does `rows` rows of an output.
+int64_t WgmmaBlocks(const TernaryLinearArgs& args, int64_t rows);
+inline constexpr int64_t kWgmmaBlockRows = 256;  // of the largest, for all args
+inline constexpr int64_t kWgmmaBlockTokens = 128;
 
 }  // namespace sterna::cuda
 

@@ -346,26 +346,29 @@ cudaError_t LaunchTile(const TernaryLinearArgs& p, cudaStream_t stream) {
   return Launch(TernaryLinearKernel<T>, shape, stream, p);
 }
 
-// Groups' values take as many registers as sums do: no more than 32 tokens, and no kernel of its
-// own for 16, which a compiler takes long over.
-template <int kTokens>
+template <int kTokens, bool kGrouped>
 cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
-  if (p.num_groups > 1) {
-    constexpr int kGroupedTokens = kTokens == 8 ? 8 : 32;
-    return p.gated ? LaunchTile<Tile<kGroupedTokens, 2, true>>(p, stream)
-                   : LaunchTile<Tile<kGroupedTokens, 1, true>>(p, stream);
-  }
-  return p.gated ? LaunchTile<Tile<kTokens, 2, false>>(p, stream)
-                 : LaunchTile<Tile<kTokens, 1, false>>(p, stream);
+  return p.gated ? LaunchTile<Tile<kTokens, 2, kGrouped>>(p, stream)
+                 : LaunchTile<Tile<kTokens, 1, kGrouped>>(p, stream);
 }
 
 }  // namespace
 
 cudaError_t LaunchTernaryMma(const TernaryLinearArgs& p, cudaStream_t stream) {
-  if (p.tokens <= 8) return LaunchTokens<8>(p, stream);
-  if (p.tokens <= 16) return LaunchTokens<16>(p, stream);
-  if (p.tokens <= 32) return LaunchTokens<32>(p, stream);
-  return LaunchTokens<64>(p, stream);
+  const int tokens = MmaTileTokens(p);
+  if (p.num_groups > 1) {
+    return tokens == 8 ? LaunchTokens<8, true>(p, stream) : LaunchTokens<32, true>(p, stream);
+  }
+  switch (tokens) {
+    case 8:
+      return LaunchTokens<8, false>(p, stream);
+    case 16:
+      return LaunchTokens<16, false>(p, stream);
+    case 32:
+      return LaunchTokens<32, false>(p, stream);
+    default:
+      return LaunchTokens<64, false>(p, stream);
+  }
 }
 
 }  // namespace sterna::cuda

@@ -286,10 +286,27 @@ cudaError_t LaunchTile(const TernaryLinearArgs& args, cudaStream_t stream) {
   return Launch(TernaryWgmmaKernel<T>, shape, stream, p);
 }
 
+static_assert(kWgmmaBlockTokens == kWgmmaTokens, "");
+static_assert(kWgmmaBlockRows == 64 * 2 * Tile<2, false>::kGroups, "");
+
+// Blocks of half the rows take half the time; how often all multiprocessors have to take one says
+// which are done first.
+bool SmallBlocksAreFaster(const TernaryLinearArgs& p, const DeviceTraits& device) {
+  const auto rounds = [&](int64_t rows) {
+    return CeilDiv(WgmmaBlocks(p, rows), device.multiprocessors);
+  };
+  return rounds(kWgmmaBlockRows / 2) < 2 * rounds(kWgmmaBlockRows);
+}
+
 }  // namespace
 
-cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& p, cudaStream_t stream) {
-  if (p.num_groups == 1) return LaunchTile<Tile<2, false>>(p, stream);
+cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& p, const DeviceTraits& device,
+                               cudaStream_t stream) {
+  if (p.num_groups == 1) {
+    // A gate's block has two row tiles in any case.
+    return !p.gated && SmallBlocksAreFaster(p, device) ? LaunchTile<Tile<1, false>>(p, stream)
+                                                       : LaunchTile<Tile<2, false>>(p, stream);
+  }
   if (!p.gated) return LaunchTile<Tile<1, true>>(p, stream);
   // Sums and values of gate and up are more than there are registers.
   TernaryLinearArgs gate = p;

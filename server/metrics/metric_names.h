@@ -36,6 +36,7 @@ enum class MetricId {
   kStepTokens,
   kStepTokenBudget,
   kTuning,
+  kProductPathInfo,
   kKvUsage,
   kKvBlocks,
   kKvBlocksUsed,
@@ -82,6 +83,12 @@ inline constexpr MetricLabel kTuningLabels[] = {
     {"name",
      "weight_streams, amx_from_tokens, "
      "prompt_tokens_per_second, prompt_tokens_per_step"}};
+inline constexpr MetricLabel kProductLabels[] = {
+    {"product", "qkv, o, gate_up, down"},
+    {"from_tokens", "the least tokens of a step that this path serves"},
+    {"path",
+     "on the CPU the instruction set, such as avx512_vnni or amx; on a GPU mma_ or wgmma_ and the "
+     "tokens of a tile"}};
 inline constexpr MetricLabel kErrorLabels[] = {
     {"label",
      "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "
@@ -245,6 +252,13 @@ inline constexpr auto kMetrics = std::to_array<MetricSpec>({
      kTuningLabels,
      {},
      "What was measured or chosen by measurement at start."},
+    {MetricId::kProductPathInfo,
+     "sterna_product_path_info",
+     MetricType::kGauge,
+     "",
+     kProductLabels,
+     {},
+     "Which kernel multiplies by the ternary matrices; always 1."},
     {MetricId::kKvUsage,
      "sterna_kv_cache_usage_ratio",
      MetricType::kGauge,

@@ -194,6 +194,15 @@ void MetricsRegistry::SetServedModel(const ServedModel& model) {
   for (const Tuning& t : model.tuning) {
     impl_->gauge(MetricId::kTuning, {{"name", t.name}}).Set(t.value);
   }
+  for (const ModelInfo::Product& product : model.products) {
+    for (const ProductPath& path : product.paths) {
+      impl_
+          ->gauge(MetricId::kProductPathInfo, {{"product", product.name},
+                                               {"from_tokens", std::to_string(path.from_tokens)},
+                                               {"path", path.name}})
+          .Set(1);
+    }
+  }
   MutexLock lock(impl_->mutex);
   impl_->energy_method = model.energy_method;
 }

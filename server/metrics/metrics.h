@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "engine/errors.h"
+#include "engine/runtime.h"
 #include "engine/stats.h"
 #include "kernels/ops.h"
 
@@ -27,7 +28,8 @@ struct ServedModel {
   std::string energy_method;  // EnergyMeter::method()
   std::string energy_scope;   // EnergyMeter::scope()
   int64_t step_token_budget = 0;
-  std::vector<Tuning> tuning;  // ModelInfo's
+  std::vector<Tuning> tuning;                // ModelInfo's
+  std::vector<ModelInfo::Product> products;  // likewise
 };
 
 class MetricsRegistry final : public StatsListener {

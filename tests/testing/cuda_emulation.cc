@@ -1,12 +1,11 @@
+// Blocks of threads as fibers.
 #include "tests/testing/cuda_emulation.h"
 
-#include <array>
 #include <boost/context/fiber.hpp>
 #include <boost/context/pooled_fixedsize_stack.hpp>
 #include <cstdio>
 #include <cstdlib>
 #include <map>
-#include <memory>
 #include <random>
 #include <string>
 #include <utility>
@@ -20,17 +19,6 @@
 #undef gridDim
 
 namespace sterna::testing {
-
-// What a stream was told while it was being captured; nothing else waits in one.
-struct CudaGraph {
-  std::vector<std::function<cudaError_t()>> nodes;
-};
-struct CudaStream {
-  std::unique_ptr<CudaGraph> capture;
-};
-struct CudaEvent {
-  bool recorded = false;
-};
 
 namespace {
 
@@ -156,9 +144,6 @@ struct Machine {
   uint64_t order_seed = 0;
   std::mt19937_64 order;
   std::mt19937_64 noise{12345};
-  size_t memory_bytes = size_t{1} << 30;
-  std::map<void*, size_t> allocations;
-  cudaError_t error = cudaSuccess;
 };
 Machine& TheMachine() {
   static Machine machine;
@@ -169,18 +154,9 @@ Block& TheBlock() {
   return *TheMachine().block;
 }
 
-void FillWithNoise(void* p, size_t bytes) {
-  auto* to = static_cast<std::byte*>(p);
-  std::mt19937_64& noise = TheMachine().noise;
-  for (size_t i = 0; i < bytes; i += 8) {
-    const uint64_t word = noise();
-    std::memcpy(to + i, &word, std::min<size_t>(8, bytes - i));
-  }
-}
-
 void Block::Run(const uint3& index, const std::function<void()>& body) {
   index_ = index;
-  FillWithNoise(shared_, shared_bytes_);
+  CudaFillWithNoise(shared_, shared_bytes_);
   running_ = static_cast<int>(threads_.size());
   run_ahead_ = order_ != nullptr && (*order_)() % 2 == 0;
   ready_.clear();
@@ -271,47 +247,21 @@ void Block::ReportStuck() const {
   std::abort();
 }
 
-// Does `node` now, or when the graph that is being captured is launched.
-cudaError_t Enqueue(cudaStream_t stream, std::function<cudaError_t()> node) {
-  if (TheMachine().error != cudaSuccess) return TheMachine().error;
-  if (stream != nullptr && stream->capture != nullptr) {
-    stream->capture->nodes.push_back(std::move(node));
-    return cudaSuccess;
-  }
-  return node();
-}
-
-cudaError_t Allocate(void** p, size_t bytes) {
-  Machine& machine = TheMachine();
-  if (machine.error != cudaSuccess) return machine.error;
-  if (CudaBytesAllocated() + bytes > machine.memory_bytes) return cudaErrorMemoryAllocation;
-  *p = ::operator new(bytes, std::align_val_t{256});
-  FillWithNoise(*p, bytes);
-  machine.allocations[*p] = bytes;
-  return cudaSuccess;
-}
-
-cudaError_t Free(void* p) {
-  if (p == nullptr) return cudaSuccess;
-  if (TheMachine().allocations.erase(p) == 0) return cudaErrorInvalidValue;
-  ::operator delete(p, std::align_val_t{256});
-  return cudaSuccess;
-}
-
 }  // namespace
+
+void CudaFillWithNoise(void* p, size_t bytes) {
+  auto* to = static_cast<std::byte*>(p);
+  std::mt19937_64& noise = TheMachine().noise;
+  for (size_t i = 0; i < bytes; i += 8) {
+    const uint64_t word = noise();
+    std::memcpy(to + i, &word, std::min<size_t>(8, bytes - i));
+  }
+}
 
 void SetCudaThreadOrder(uint64_t seed) {
   TheMachine().order_seed = seed;
   TheMachine().order.seed(seed);
 }
-void SetCudaMemoryBytes(size_t bytes) { TheMachine().memory_bytes = bytes; }
-size_t CudaBytesAllocated() {
-  size_t bytes = 0;
-  for (const auto& [p, size] : TheMachine().allocations) bytes += size;
-  return bytes;
-}
-void SetCudaError(cudaError_t error) { TheMachine().error = error; }
-
 const uint3& CudaThreadIdx() { return TheBlock().current().index; }
 const uint3& CudaBlockIdx() { return TheBlock().index(); }
 const dim3& CudaBlockDim() { return TheBlock().block(); }
@@ -347,7 +297,7 @@ void CudaCopyAsync(void* shared, const void* global, size_t bytes, bool valid) {
   STERNA_CHECK(reinterpret_cast<uintptr_t>(shared) % bytes == 0);
   STERNA_CHECK(!valid || reinterpret_cast<uintptr_t>(global) % bytes == 0);
   // Until it is there, what lies there is of no use to anyone.
-  FillWithNoise(shared, bytes);
+  CudaFillWithNoise(shared, bytes);
   TheBlock().current().open_copies.push_back({shared, global, bytes, valid});
 }
 
@@ -375,6 +325,21 @@ void CudaWaitUntil(const char* what, std::function<bool()> done) {
 }
 void CudaLater(std::function<void()> work) { TheBlock().Later(std::move(work)); }
 
+void CudaLaterProduct(std::function<void()> product) {
+  TheBlock().current().open_products.push_back(std::move(product));
+}
+void CudaCommitProducts() {
+  Thread& thread = TheBlock().current();
+  thread.committed_products.push_back(std::exchange(thread.open_products, {}));
+}
+void CudaWaitForProducts(int newest) {
+  auto& groups = TheBlock().current().committed_products;
+  while (std::ssize(groups) > newest) {
+    for (const auto& product : groups.front()) product();
+    groups.erase(groups.begin());
+  }
+}
+
 cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> thread) {
   constexpr size_t kMostSharedBytes = 227 << 10;  // of a block on sm_90; sm_80 has 163 KiB
@@ -383,7 +348,7 @@ cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
       threads == 0 || threads > 1024 || shared_bytes > kMostSharedBytes) {
     return cudaErrorInvalidConfiguration;
   }
-  return Enqueue(stream, [=] {
+  return CudaEnqueue(stream, [=] {
     Machine& machine = TheMachine();
     STERNA_CHECK(machine.block == nullptr);
     Block running(grid, block, shared_bytes, machine.order_seed == 0 ? nullptr : &machine.order);
@@ -402,341 +367,3 @@ cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
 }
 
 }  // namespace sterna::testing
-
-namespace sterna::cuda {
-namespace {
-
-using testing::kCudaLaneBytes;
-
-struct Fragments {
-  uint32_t a[4];
-  uint32_t b[2];
-};
-const Fragments& FragmentsOf(const std::byte* all, int lane) {
-  return *reinterpret_cast<const Fragments*>(all + static_cast<size_t>(lane) * kCudaLaneBytes);
-}
-
-// Calls body(i, row, col) for the four elements of D that this lane has.
-template <typename Body>
-void ForOwnElements(const Body& body) {
-  const int lane = testing::CudaLane();
-  for (int i = 0; i < 4; ++i) body(i, lane / 4 + i / 2 * 8, lane % 4 * 2 + i % 2);
-}
-
-// Element (row, k) of A and (k, col) of B, of `kBytes` bytes each, wherever it lies.
-template <int kBytes>
-uint32_t ElementOfA(const std::byte* all, int row, int k) {
-  constexpr int kInRegister = 4 / kBytes;
-  const int lane = row % 8 * 4 + k / kInRegister % 4;
-  const int reg = row / 8 + k / (4 * kInRegister) * 2;
-  return FragmentsOf(all, lane).a[reg] >> (k % kInRegister * kBytes * 8);
-}
-template <int kBytes>
-uint32_t ElementOfB(const std::byte* all, int k, int col) {
-  constexpr int kInRegister = 4 / kBytes;
-  const int lane = col * 4 + k / kInRegister % 4;
-  return FragmentsOf(all, lane).b[k / (4 * kInRegister)] >> (k % kInRegister * kBytes * 8);
-}
-
-template <typename A>
-void MmaBytes(const char* what, int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  const Fragments own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-  const std::byte* all = testing::CudaExchange(what, &own, sizeof(own));
-  ForOwnElements([&](int i, int row, int col) {
-    int32_t sum = 0;
-    for (int k = 0; k < 32; ++k) {
-      sum += static_cast<A>(ElementOfA<1>(all, row, k)) *
-             static_cast<int8_t>(ElementOfB<1>(all, k, col));
-    }
-    d[i] += sum;
-  });
-}
-
-float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
-
-template <typename ToFloat>
-void MmaHalves(const char* what, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
-               const ToFloat& to_float) {
-  const Fragments own = {{a[0], a[1], a[2], a[3]}, {b0, b1}};
-  const std::byte* all = testing::CudaExchange(what, &own, sizeof(own));
-  ForOwnElements([&](int i, int row, int col) {
-    float sum = d[i];
-    for (int k = 0; k < 16; ++k) {
-      sum += to_float(static_cast<uint16_t>(ElementOfA<2>(all, row, k))) *
-             to_float(static_cast<uint16_t>(ElementOfB<2>(all, k, col)));
-    }
-    d[i] = sum;
-  });
-}
-
-void Load8x8s(const char* what, uint32_t (&r)[4], const void* shared_row, bool transposed) {
-  STERNA_CHECK(reinterpret_cast<uintptr_t>(shared_row) % 16 == 0);
-  const std::byte* all = testing::CudaExchange(what, &shared_row, sizeof(shared_row));
-  const int lane = testing::CudaLane();
-  for (int matrix = 0; matrix < 4; ++matrix) {
-    r[matrix] = 0;
-    for (int i = 0; i < 2; ++i) {
-      int row = lane / 4;
-      int col = lane % 4 * 2 + i;
-      if (transposed) std::swap(row, col);
-      const uint16_t* elements;
-      std::memcpy(&elements, all + static_cast<size_t>(matrix * 8 + row) * kCudaLaneBytes,
-                  sizeof(elements));
-      r[matrix] |= uint32_t{elements[col]} << (16 * i);
-    }
-  }
-  // Nobody may write there before all have read; the hardware reads at once.
-  testing::CudaExchange(what, nullptr, 0);
-}
-
-}  // namespace
-
-void MmaU8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  MmaBytes<uint8_t>("MmaU8S8", d, a, b0, b1);
-}
-void MmaS8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  MmaBytes<int8_t>("MmaS8S8", d, a, b0, b1);
-}
-void MmaF16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  MmaHalves("MmaF16", d, a, b0, b1, HalfToFloat);
-}
-void MmaBf16(float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1) {
-  MmaHalves("MmaBf16", d, a, b0, b1, Bf16ToFloat);
-}
-void LoadMatrices(uint32_t (&r)[4], const void* shared_row) {
-  Load8x8s("LoadMatrices", r, shared_row, false);
-}
-void LoadMatricesTransposed(uint32_t (&r)[4], const void* shared_row) {
-  Load8x8s("LoadMatricesTransposed", r, shared_row, true);
-}
-
-void InitBarrier(MemoryBarrier* barrier, int count) {
-  STERNA_CHECK(count >= 1 && count <= 255);
-  const auto n = static_cast<uint8_t>(count);
-  *barrier = {0, n, n, kInitialised, 0};
-}
-
-namespace {
-
-void EndPhaseIfComplete(MemoryBarrier* barrier) {
-  if (barrier->to_arrive > 0 || barrier->bytes_to_come != 0) return;
-  barrier->parity ^= 1;
-  barrier->to_arrive = barrier->count;
-}
-
-}  // namespace
-
-void ArriveExpecting(MemoryBarrier* barrier, uint32_t bytes) {
-  STERNA_CHECK(barrier->initialised == kInitialised && barrier->to_arrive > 0);
-  barrier->bytes_to_come += static_cast<int32_t>(bytes);
-  --barrier->to_arrive;
-  EndPhaseIfComplete(barrier);
-}
-void ArriveAt(MemoryBarrier* barrier) { ArriveExpecting(barrier, 0); }
-
-void WaitAt(MemoryBarrier* barrier, uint32_t parity) {
-  STERNA_CHECK(barrier->initialised == kInitialised);
-  testing::CudaWaitUntil("WaitAt", [=] { return barrier->parity != parity; });
-}
-
-cudaError_t MakeTensorMap(const void* base, int64_t rows, int64_t row_bytes, int box_rows,
-                          TensorMap* tensor) {
-  if (reinterpret_cast<uintptr_t>(base) % 16 != 0 || row_bytes % 16 != 0 || rows < 1 ||
-      box_rows < 1 || box_rows > 256) {
-    return cudaErrorInvalidValue;
-  }
-  *tensor = {static_cast<const uint8_t*>(base), rows, row_bytes, box_rows};
-  return cudaSuccess;
-}
-
-void CopyBoxAsync(void* shared, const TensorMap* tensor, int row, int byte,
-                  MemoryBarrier* barrier) {
-  STERNA_CHECK(reinterpret_cast<uintptr_t>(shared) % 1024 == 0 && byte % 16 == 0);
-  auto* to = static_cast<uint8_t*>(shared);
-  const TensorMap map = *tensor;
-  testing::FillWithNoise(to, static_cast<size_t>(map.box_rows) * kTensorBoxBytes);
-  testing::CudaLater([=] {
-    for (int r = 0; r < map.box_rows; ++r) {
-      for (int i = 0; i < kTensorBoxBytes; ++i) {
-        const bool there = row + r < map.rows && byte + i < map.row_bytes;
-        to[r * kTensorBoxBytes + ((i / 16) ^ (r % 8)) * 16 + i % 16] =
-            there ? map.base[(row + r) * map.row_bytes + byte + i] : uint8_t{0};
-      }
-    }
-    barrier->bytes_to_come -= map.box_rows * kTensorBoxBytes;
-    EndPhaseIfComplete(barrier);
-  });
-}
-
-void CommitProducts() {
-  testing::Thread& thread = testing::TheBlock().current();
-  thread.committed_products.push_back(std::exchange(thread.open_products, {}));
-}
-
-void WaitForProducts(int newest) {
-  auto& groups = testing::TheBlock().current().committed_products;
-  while (std::ssize(groups) > newest) {
-    for (const auto& product : groups.front()) product();
-    groups.erase(groups.begin());
-  }
-}
-
-void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
-                      int k_tile) {
-  STERNA_CHECK(reinterpret_cast<uintptr_t>(box) % 1024 == 0 && k_tile >= 0 && k_tile < 4);
-  const std::byte* all = testing::CudaExchange("WarpgroupMmaU8S8", a, sizeof(a));
-  const int lane = testing::CudaLane();
-  // The two rows of A of which this lane has elements of D.
-  std::array<std::array<uint8_t, 32>, 2> rows;
-  for (int half = 0; half < 2; ++half) {
-    for (int k = 0; k < 32; ++k) {
-      rows[static_cast<size_t>(half)][static_cast<size_t>(k)] =
-          static_cast<uint8_t>(ElementOfA<1>(all, lane / 4 + 8 * half, k));
-    }
-  }
-  int32_t* out = d;
-  const auto* from = static_cast<const uint8_t*>(box);
-  // When it is waited for: what lies in the box by then is what is multiplied.
-  testing::TheBlock().current().open_products.emplace_back([=] {
-    for (int i = 0; i < kWgmmaTokens / 2; ++i) {
-      const int token = i / 4 * 8 + lane % 4 * 2 + i % 2;
-      const auto& row = rows[static_cast<size_t>(i / 2 % 2)];
-      int32_t sum = 0;
-      for (int k = 0; k < 32; ++k) {
-        const int chunk = (k_tile * 2 + k / 16) ^ (token % 8);
-        sum += row[static_cast<size_t>(k)] *
-               static_cast<int8_t>(from[token * kTensorBoxBytes + chunk * 16 + k % 16]);
-      }
-      out[i] += sum;
-    }
-  });
-}
-
-}  // namespace sterna::cuda
-
-// --- The runtime.
-
-using sterna::testing::TheMachine;
-
-const char* cudaGetErrorName(cudaError_t error) {
-  switch (error) {
-    case cudaSuccess:
-      return "cudaSuccess";
-    case cudaErrorInvalidValue:
-      return "cudaErrorInvalidValue";
-    case cudaErrorMemoryAllocation:
-      return "cudaErrorMemoryAllocation";
-    case cudaErrorInvalidConfiguration:
-      return "cudaErrorInvalidConfiguration";
-    case cudaErrorNoDevice:
-      return "cudaErrorNoDevice";
-    case cudaErrorInvalidDevice:
-      return "cudaErrorInvalidDevice";
-    case cudaErrorLaunchFailure:
-      return "cudaErrorLaunchFailure";
-  }
-  return "unknown error";
-}
-const char* cudaGetErrorString(cudaError_t error) { return cudaGetErrorName(error); }
-cudaError_t cudaGetLastError() { return TheMachine().error; }
-cudaError_t cudaGetDeviceCount(int* count) {
-  *count = 1;
-  return TheMachine().error;
-}
-cudaError_t cudaSetDevice(int device) {
-  return device == 0 ? TheMachine().error : cudaErrorInvalidDevice;
-}
-cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
-  if (device != 0) return cudaErrorInvalidDevice;
-  *properties = {};
-  std::snprintf(properties->name, sizeof(properties->name), "emulated");
-  properties->major = 9;
-  properties->multiProcessorCount = 4;
-  properties->totalGlobalMem = TheMachine().memory_bytes;
-  properties->sharedMemPerBlockOptin = 227 << 10;
-  return TheMachine().error;
-}
-cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
-  *total = TheMachine().memory_bytes;
-  *free = *total - std::min(*total, sterna::testing::CudaBytesAllocated());
-  return TheMachine().error;
-}
-cudaError_t cudaMalloc(void** p, size_t bytes) { return sterna::testing::Allocate(p, bytes); }
-cudaError_t cudaFree(void* p) { return sterna::testing::Free(p); }
-cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
-  if (TheMachine().error != cudaSuccess) return TheMachine().error;
-  *p = ::operator new(bytes, std::align_val_t{256});
-  return cudaSuccess;
-}
-cudaError_t cudaFreeHost(void* p) {
-  if (p != nullptr) ::operator delete(p, std::align_val_t{256});
-  return cudaSuccess;
-}
-cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
-                            cudaStream_t stream) {
-  return sterna::testing::Enqueue(stream, [=] {
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-  });
-}
-cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t stream) {
-  return sterna::testing::Enqueue(stream, [=] {
-    std::memset(p, value, bytes);
-    return cudaSuccess;
-  });
-}
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
-  *stream = new sterna::testing::CudaStream;
-  return TheMachine().error;
-}
-cudaError_t cudaStreamDestroy(cudaStream_t stream) {
-  delete stream;
-  return cudaSuccess;
-}
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return TheMachine().error; }
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
-  if (stream == nullptr || stream->capture != nullptr) return cudaErrorInvalidValue;
-  stream->capture = std::make_unique<sterna::testing::CudaGraph>();
-  return TheMachine().error;
-}
-cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
-  if (stream->capture == nullptr) return cudaErrorInvalidValue;
-  *graph = stream->capture.release();
-  return TheMachine().error;
-}
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsigned long long) {
-  *exec = new sterna::testing::CudaGraph(*graph);
-  return TheMachine().error;
-}
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const auto& node : exec->nodes) {
-    if (TheMachine().error != cudaSuccess) return TheMachine().error;
-    if (const cudaError_t error = node(); error != cudaSuccess) return error;
-  }
-  return TheMachine().error;
-}
-cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
-  delete graph;
-  return cudaSuccess;
-}
-cudaError_t cudaGraphExecDestroy(cudaGraphExec_t exec) {
-  delete exec;
-  return cudaSuccess;
-}
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t* event, unsigned) {
-  *event = new sterna::testing::CudaEvent;
-  return TheMachine().error;
-}
-cudaError_t cudaEventDestroy(cudaEvent_t event) {
-  delete event;
-  return cudaSuccess;
-}
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->recorded = true;
-  return TheMachine().error;
-}
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return TheMachine().error; }
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
-  *milliseconds = 0;
-  return TheMachine().error;
-}

@@ -179,6 +179,13 @@ void CudaWaitForCopies(int newest);
 void CudaWaitUntil(const char* what, std::function<bool()> done);
 // Does `work` in the background of the block: when nobody can go on without it.
 void CudaLater(std::function<void()> work);
+// The current thread's products, done when they are waited for.
+void CudaLaterProduct(std::function<void()> product);
+void CudaCommitProducts();
+void CudaWaitForProducts(int newest);
+// Does `node` now, or, while the stream is captured, when its graph is launched.
+cudaError_t CudaEnqueue(cudaStream_t stream, std::function<cudaError_t()> node);
+void CudaFillWithNoise(void* p, size_t bytes);
 
 cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
                        cudaStream_t stream, std::function<void()> thread);
@@ -377,11 +384,10 @@ inline constexpr int kWgmmaTokens = 128;
 template <typename T, size_t kCount>
 void HandOver(T (&)[kCount]) {}
 inline void BeginProducts() {}
-void CommitProducts();
-void WaitForProducts(int newest);
+inline void CommitProducts() { testing::CudaCommitProducts(); }
 template <int kNewest>
 void WaitForProducts() {
-  WaitForProducts(kNewest);
+  testing::CudaWaitForProducts(kNewest);
 }
 void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
                       int k_tile);

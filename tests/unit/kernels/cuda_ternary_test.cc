@@ -61,6 +61,8 @@ class Problem {
   }
 
   using Outputs = std::vector<std::vector<float>>;
+  // What the kernels may expect of the device.
+  void set_multiprocessors(int32_t count) { device_.multiprocessors = count; }
   // With an activation, that of matrices[0] is the gate of matrices[1], and only outputs[0] is
   // written.
   Outputs Run(cuda::TernaryPath path, cuda::Epilogue epilogue, bool gated = false) const {
@@ -89,7 +91,7 @@ class Problem {
                 .rows = static_cast<int32_t>(w.rows())},
           .y = y[i].data()};
     }
-    EXPECT_EQ(cuda::LaunchTernaryLinear(args, path, nullptr), cudaSuccess);
+    EXPECT_EQ(cuda::LaunchTernaryLinear(args, path, device_, nullptr), cudaSuccess);
     return y;
   }
   Outputs Reference(bool accumulate) const {
@@ -124,6 +126,7 @@ class Problem {
   std::vector<std::vector<float>> bias_;
   Outputs before_;
   Quantized<float> q_;
+  cuda::DeviceTraits device_ = {.wgmma = true, .multiprocessors = 1};
   std::unique_ptr<Ops<float>> reference_ = CreateReferenceOps<float>();
 };
 
@@ -174,11 +177,32 @@ TEST(CudaTernaryLinear, WgmmaEqualsTheReferenceBitForBit) {
     for (const int64_t tokens : {1, 70, 130}) {
       for (int kind = 0; kind < kKinds; ++kind) {
         testing::SetCudaThreadOrder(random());
-        ExpectEqualsReference(cuda::TernaryPath::kWgmma,
-                              MakeProblem(random, kind, {rows}, cols, tokens));
+        Problem problem = MakeProblem(random, kind, {rows}, cols, tokens);
+        // Blocks of all rows that there are, and of half as many.
+        problem.set_multiprocessors(kind < 2 && tokens == 70 ? 100 : 1);
+        ExpectEqualsReference(cuda::TernaryPath::kWgmma, problem);
       }
     }
   }
+}
+
+TEST(CudaTernaryLinear, WgmmaIsForPromptsThatKeepTheDeviceBusy) {
+  const cuda::DeviceTraits hopper = {.wgmma = true, .multiprocessors = 132};
+  cuda::TernaryLinearArgs args = {};
+  args.num_outputs = 1;
+  args.outputs[0].w.rows = 2560;  // ten blocks of rows
+  const auto path = [&](int32_t tokens) {
+    args.tokens = tokens;
+    return cuda::ChooseTernaryPath(hopper, args);
+  };
+  EXPECT_EQ(path(64), cuda::TernaryPath::kMma);
+  EXPECT_EQ(path(768), cuda::TernaryPath::kMma);  // 60 blocks
+  EXPECT_EQ(path(769), cuda::TernaryPath::kWgmma);
+  args.outputs[0].w.rows = 13824;
+  EXPECT_EQ(path(64), cuda::TernaryPath::kMma);
+  EXPECT_EQ(path(256), cuda::TernaryPath::kWgmma);
+  EXPECT_EQ(cuda::ChooseTernaryPath({.wgmma = false, .multiprocessors = 132}, args),
+            cuda::TernaryPath::kMma);
 }
 
 TEST(CudaTernaryLinear, SeveralMatricesAtOnceEqualTheReference) {

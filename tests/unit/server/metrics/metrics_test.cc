@@ -49,7 +49,8 @@ ServedModel Model() {
           .energy_method = "modelled",
           .energy_scope = "process cpu time x 6.0 W",
           .step_token_budget = 192,
-          .tuning = {{.name = "amx_from_tokens", .value = 5}}};
+          .tuning = {{.name = "amx_from_tokens", .value = 5}},
+          .products = {{.name = "qkv", .paths = {{1, "mma_8"}, {9, "mma_16"}}}}};
 }
 
 StepStats Step() {
@@ -105,6 +106,7 @@ TEST(MetricsTest, StepsAddUpInCountersGaugesAndHistograms) {
   EXPECT_EQ(s["sterna_step_duration_seconds_count"], 2);
   EXPECT_EQ(s["sterna_step_token_budget"], 192);
   EXPECT_EQ(s["sterna_tuning{name=\"amx_from_tokens\"}"], 5);
+  EXPECT_EQ(s["sterna_product_path_info{from_tokens=\"9\",path=\"mma_16\",product=\"qkv\"}"], 1);
   EXPECT_DOUBLE_EQ(s["sterna_step_duration_seconds_sum"], 0.006);
   EXPECT_EQ(s["sterna_step_tokens_bucket{le=\"32\"}"], 0);
   EXPECT_EQ(s["sterna_step_tokens_bucket{le=\"64\"}"], 2);
