@@ -190,6 +190,10 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   } else {
     return compiled.status();
   }
+  // What a model will leave of a device's own memory is not known yet; all else is.
+  if (options.kv_cache_mib > 0 || !ops->memory()) {
+    STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
+  }
   EngineOptions engine_options = options.engine;
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, head));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
