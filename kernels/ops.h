@@ -284,8 +284,8 @@ class Ops {
 
   // Whether recordings are of use.
   virtual bool records() const { return false; }
-  // What `body` asks for, which is not done yet: ops alone, no copies and no Sample. Must not
-  // outlive the ops nor the memory that they name. Never null; what fails is a failure of Finish.
+  // What `body` asks for: ops alone that come to the same when done again, as they may be at once.
+  // Must not outlive the ops nor the memory they name. Never null; failures are those of Finish.
   virtual std::unique_ptr<Recording> Record(const std::function<void()>& /*body*/) {
     STERNA_CHECK(records());
     return nullptr;

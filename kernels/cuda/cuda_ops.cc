@@ -328,6 +328,8 @@ Status CudaOps::Reserve(const StepShape& largest) {
 std::unique_ptr<Recording> CudaOps::Record(const std::function<void()>& body) {
   cudaGraph_t graph = nullptr;
   cudaGraphExec_t executable = nullptr;
+  // Kernels are loaded when they are first asked for, which a recording must not have to wait for.
+  body();
   planned_.reset();  // a recording plans for itself
   device_->Do("recording a step", [&] {
     return cudaStreamBeginCapture(device_->stream(), cudaStreamCaptureModeThreadLocal);
