@@ -22,12 +22,12 @@ COPY . .
 FROM sources AS build-cuda
 # The compiler and the headers alone; the runtime is linked statically.
 RUN apt-get update && apt-get install -y --no-install-recommends wget \
-    && wget -qO /tmp/keyring.deb \
+    && wget -qO keyring.deb \
         https://developer.download.nvidia.com/compute/cuda/repos/debian12/x86_64/cuda-keyring_1.1-1_all.deb \
-    && dpkg -i /tmp/keyring.deb && apt-get update \
+    && dpkg -i keyring.deb && apt-get update \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         cuda-nvcc-13-0 cuda-cudart-dev-13-0 cuda-cccl-13-0 \
-    && rm -rf /var/lib/apt/lists/* /tmp/keyring.deb
+    && rm -rf /var/lib/apt/lists/* keyring.deb
 ENV PATH=/usr/local/cuda-13.0/bin:$PATH
 RUN cmake --preset release -DSTERNA_CUDA=ON -DSTERNA_BUILD_TESTS=OFF -DSTERNA_BUILD_BENCH=OFF \
     && cmake --build --preset release \

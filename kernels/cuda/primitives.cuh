@@ -80,11 +80,6 @@ __device__ __forceinline__ void WaitForCopies() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kNewest) : "memory");
 }
 
-// A barrier of `threads` threads of a block, whole warps; ids 1 .. 15, 0 is __syncthreads'.
-__device__ __forceinline__ void NamedBarrier(int id, int threads) {
-  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
-}
-
 // d += a . b for a warp (section "mma.m16n8k32"): A [16, 32] u8 row-major, B [32, 8] s8, D [16, 8].
 // Lane l, with r = l / 4 and c = l % 4, has of A, four columns in a register, byte by byte:
 //   a[0]: row r, columns 4c .. 4c+3      a[1]: row r + 8, the same

@@ -34,24 +34,13 @@ using testing::View;
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 constexpr float kNormEps = 1e-5f;
 
-TernaryMatrix RandomOfKind(Random& random, int kind, int64_t rows, int64_t cols) {
-  TernaryMatrix w = testing::RandomTernary(random, rows, cols);
-  if (kind == 0) w.SetTensorScale(0.731);
-  if (kind == 1) w.SetRowScales(testing::RandomScales(random, rows));
-  if (kind >= 2) {
-    const int64_t group = kind == 2 ? 64 : 128;
-    w.SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
-  }
-  return w;
-}
-
 TEST_F(CudaOpsTest, TernaryLinearEqualsTheReferenceBitForBit) {
   const bool slow = testing::DeviceUnderTestIsSlow();
   const int64_t most = slow ? 150 : 3000;
   for (int i = 0; i < (slow ? 24 : 200); ++i) {
     const int64_t rows = Between(1, most), cols = Between(1, 2 * most);
     const int64_t tokens = i % 3 == 0 ? Between(65, slow ? 140 : 700) : Between(1, 64);
-    const TernaryMatrix w = RandomOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix w = testing::RandomTernaryOfKind(random_, i % 4, rows, cols);
     const TernaryMatrix placed = PlaceTernary(w);
     Quantized<float> q(tokens, cols, w.group_size());
     testing::FillRandom(random_, q);
@@ -78,8 +67,8 @@ TEST_F(CudaOpsTest, GatedLinearIsTheReferences) {
   for (int i = 0; i < 16; ++i) {
     const int64_t rows = Between(1, 300), cols = Between(1, 500);
     const int64_t tokens = i % 2 == 0 ? Between(1, 20) : Between(65, 130);
-    const TernaryMatrix gate = RandomOfKind(random_, i % 4, rows, cols);
-    const TernaryMatrix up = RandomOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix gate = testing::RandomTernaryOfKind(random_, i % 4, rows, cols);
+    const TernaryMatrix up = testing::RandomTernaryOfKind(random_, i % 4, rows, cols);
     const TernaryMatrix placed_gate = PlaceTernary(gate), placed_up = PlaceTernary(up);
     Quantized<float> q(tokens, cols, gate.group_size());
     testing::FillRandom(random_, q);

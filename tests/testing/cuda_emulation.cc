@@ -274,12 +274,6 @@ void CudaSyncThreads() {
   block.WaitAt(block.barrier(0), block.running(), "__syncthreads");
 }
 
-void CudaNamedBarrier(int id, int threads) {
-  STERNA_CHECK(id >= 1 && id <= 15 && threads > 0 && threads % kWarp == 0);
-  Block& block = TheBlock();
-  block.WaitAt(block.barrier(id), threads, "NamedBarrier");
-}
-
 const std::byte* CudaExchange(const char* what, const void* data, size_t bytes) {
   STERNA_CHECK(bytes <= kCudaLaneBytes);
   Block& block = TheBlock();

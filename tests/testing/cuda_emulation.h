@@ -69,7 +69,6 @@ struct alignas(16) float4 {
 };
 inline uint2 make_uint2(uint32_t x, uint32_t y) { return {x, y}; }
 inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w) { return {x, y, z, w}; }
-inline int2 make_int2(int32_t x, int32_t y) { return {x, y}; }
 inline float2 make_float2(float x, float y) { return {x, y}; }
 inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z, w}; }
 
@@ -84,11 +83,7 @@ enum cudaError_t {
   cudaErrorInvalidDevice = 101,
   cudaErrorLaunchFailure = 719,
 };
-enum cudaMemcpyKind {
-  cudaMemcpyHostToDevice = 1,
-  cudaMemcpyDeviceToHost,
-  cudaMemcpyDeviceToDevice
-};
+enum cudaMemcpyKind { cudaMemcpyHostToDevice = 1, cudaMemcpyDeviceToHost };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 inline constexpr unsigned cudaStreamNonBlocking = 1;
 inline constexpr unsigned cudaHostAllocDefault = 0;
@@ -162,7 +157,6 @@ const uint3& CudaBlockIdx();
 const dim3& CudaBlockDim();
 const dim3& CudaGridDim();
 void CudaSyncThreads();
-void CudaNamedBarrier(int id, int threads);
 uint8_t* CudaSharedMemory();
 
 // All 32 lanes of the warp give `bytes` (at most 64) of data; returns those of all, lane after lane
@@ -223,12 +217,6 @@ T __shfl_up_sync(unsigned, T value, unsigned delta) {
   const int from = lane - static_cast<int>(delta);
   return ::sterna::testing::CudaShuffle("__shfl_up_sync", value, from < 0 ? lane : from);
 }
-template <typename T>
-T __shfl_down_sync(unsigned, T value, unsigned delta) {
-  const int lane = ::sterna::testing::CudaLane();
-  const int from = lane + static_cast<int>(delta);
-  return ::sterna::testing::CudaShuffle("__shfl_down_sync", value, from > 31 ? lane : from);
-}
 inline unsigned __ballot_sync(unsigned, bool predicate) {
   const std::byte* all = ::sterna::testing::CudaExchange("__ballot_sync", &predicate, 1);
   unsigned ballot = 0;
@@ -260,8 +248,6 @@ inline unsigned __reduce_max_sync(unsigned, unsigned value) {
   }
   return largest;
 }
-inline int __popc(unsigned x) { return std::popcount(x); }
-inline int __clz(int x) { return std::countl_zero(static_cast<unsigned>(x)); }
 inline int __ffs(int x) { return x == 0 ? 0 : std::countr_zero(static_cast<unsigned>(x)) + 1; }
 inline int __float_as_int(float x) { return std::bit_cast<int>(x); }
 inline unsigned __float_as_uint(float x) { return std::bit_cast<unsigned>(x); }
@@ -278,13 +264,6 @@ T atomicAdd(T* p, T value) {
 }
 inline uint64_t __umul64hi(uint64_t a, uint64_t b) {
   return static_cast<uint64_t>(static_cast<unsigned __int128>(a) * b >> 64);
-}
-inline uint32_t __umulhi(uint32_t a, uint32_t b) {
-  return static_cast<uint32_t>(uint64_t{a} * b >> 32);
-}
-template <typename T>
-T __ldg(const T* p) {
-  return *p;
 }
 
 template <typename T>
@@ -316,7 +295,6 @@ template <int kNewest>
 void WaitForCopies() {
   testing::CudaWaitForCopies(kNewest);
 }
-inline void NamedBarrier(int id, int threads) { testing::CudaNamedBarrier(id, threads); }
 
 void MmaU8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);
 void MmaS8S8(int32_t (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1);

@@ -130,23 +130,11 @@ class Problem {
   std::unique_ptr<Ops<float>> reference_ = CreateReferenceOps<float>();
 };
 
-constexpr int kKinds = 4;
-// A matrix with its kind of scales: of the tensor, of rows, of groups of 64 and of 128.
-TernaryMatrix OfKind(int kind, Random& random, int64_t rows, int64_t cols) {
-  TernaryMatrix w = testing::RandomTernary(random, rows, cols);
-  if (kind == 0) w.SetTensorScale(0.731);
-  if (kind == 1) w.SetRowScales(testing::RandomScales(random, rows));
-  if (kind >= 2) {
-    const int64_t group = kind == 2 ? 64 : 128;
-    w.SetGroupScales(testing::RandomScales(random, rows * CeilDiv(cols, group)), group);
-  }
-  return w;
-}
-
 Problem MakeProblem(Random& random, int kind, const std::vector<int64_t>& rows, int64_t cols,
                     int64_t tokens) {
   std::vector<TernaryMatrix> matrices;
-  for (const int64_t r : rows) matrices.push_back(OfKind(kind, random, r, cols));
+  for (const int64_t r : rows)
+    matrices.push_back(testing::RandomTernaryOfKind(random, kind, r, cols));
   return Problem(random, std::move(matrices), tokens);
 }
 
@@ -162,7 +150,7 @@ TEST(CudaTernaryLinear, MmaEqualsTheReferenceBitForBit) {
   for (const auto& [rows, cols] :
        {std::pair<int64_t, int64_t>{1, 1}, {40, 200}, {97, 320}, {130, 2500}}) {
     for (const int64_t tokens : {1, 3, 8, 9, 16, 31, 33, 70}) {
-      for (int kind = 0; kind < kKinds; ++kind) {
+      for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
         testing::SetCudaThreadOrder(random());
         ExpectEqualsReference(cuda::TernaryPath::kMma,
                               MakeProblem(random, kind, {rows}, cols, tokens));
@@ -175,7 +163,7 @@ TEST(CudaTernaryLinear, WgmmaEqualsTheReferenceBitForBit) {
   Random random(3);
   for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 1}, {97, 320}, {300, 1500}}) {
     for (const int64_t tokens : {1, 70, 130}) {
-      for (int kind = 0; kind < kKinds; ++kind) {
+      for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
         testing::SetCudaThreadOrder(random());
         Problem problem = MakeProblem(random, kind, {rows}, cols, tokens);
         // Blocks of all rows that there are, and of half as many.
@@ -208,7 +196,7 @@ TEST(CudaTernaryLinear, WgmmaIsForPromptsThatKeepTheDeviceBusy) {
 TEST(CudaTernaryLinear, SeveralMatricesAtOnceEqualTheReference) {
   Random random(4);
   for (const int64_t tokens : {2, 20, 65}) {
-    for (int kind = 0; kind < kKinds; ++kind) {
+    for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
       testing::SetCudaThreadOrder(random());
       const Problem problem = MakeProblem(random, kind, {200, 33, 50, 1}, 320, tokens);
       ExpectEqualsReference(cuda::TernaryPath::kMma, problem);
@@ -220,7 +208,7 @@ TEST(CudaTernaryLinear, SeveralMatricesAtOnceEqualTheReference) {
 TEST(CudaTernaryLinear, GatedEqualsTheReference) {
   Random random(5);
   for (const int64_t tokens : {1, 12, 70}) {
-    for (int kind = 0; kind < kKinds; ++kind) {
+    for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
       testing::SetCudaThreadOrder(random());
       const Problem problem = MakeProblem(random, kind, {150, 150}, 320, tokens);
       for (const auto path : {cuda::TernaryPath::kMma, cuda::TernaryPath::kWgmma}) {

@@ -134,6 +134,19 @@ inline std::vector<float> RandomScales(Random& random, int64_t n) {
   return scales;
 }
 
+// With scales of a kind: of the tensor, of rows, of groups of 64 and of 128 columns.
+inline constexpr int kScaleKinds = 4;
+inline TernaryMatrix RandomTernaryOfKind(Random& random, int kind, int64_t rows, int64_t cols) {
+  TernaryMatrix w = RandomTernary(random, rows, cols);
+  if (kind == 0) w.SetTensorScale(0.731);
+  if (kind == 1) w.SetRowScales(RandomScales(random, rows));
+  if (kind >= 2) {
+    const int64_t group = kind == 2 ? 64 : 128;
+    w.SetGroupScales(RandomScales(random, rows * CeilDiv(cols, group)), group);
+  }
+  return w;
+}
+
 template <typename T>
 Mat<T> View(std::vector<T>& values, int64_t rows) {
   return {values.data(), rows, static_cast<int64_t>(values.size()) / rows};
