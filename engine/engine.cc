@@ -81,6 +81,19 @@ struct Inbox {
   }
 };
 
+// A step that the device was asked for.
+struct StepInFlight {
+  StepPlan plan;
+  std::vector<StepWork> work;        // of plan.work
+  std::vector<Generation*> sampled;  // the rows of the step's Sample
+  std::vector<SampleResult> results;
+  bool ahead;  // the next step may be asked for before this one is done
+  int64_t start_ns;
+  StepStats stats;
+  // Requests that ended meanwhile, which the step may still name.
+  std::vector<std::unique_ptr<Generation>> ended;
+};
+
 class EngineImpl final : public Engine {
  public:
   EngineImpl(const EngineOptions& options, Model<float>* model, KvCache<float> cache,
@@ -143,9 +156,16 @@ class EngineImpl final : public Engine {
   Inbox::Contents WaitForWork();
   void Add(std::deque<Arrival> arrivals);
   void EndCancelled(bool all);
+  // Asks for the next step and ends the one before; or, without asynchronous scheduling, does one.
   void Step();
-  Status RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled);
-  void CommitStep(const StepPlan& plan, const std::vector<Generation*>& sampled, StepStats& stats);
+  // Plans a step and asks the device for it; nothing where every sequence waits for the step in
+  // flight.
+  std::optional<StepInFlight> Launch();
+  void RunForward(StepInFlight& step);
+  // Waits for the step and tells its requests what it brought.
+  void Commit(StepInFlight step);
+  void ShareEnergy(const StepInFlight& step);
+  void AcceptTokens(StepInFlight& step, int64_t now_ns);
   void Finish(Generation* generation, Completion completion);
   void FailEverything(const Status& status);
   void Report(StepStats stats);
@@ -167,7 +187,8 @@ class EngineImpl final : public Engine {
   uint64_t next_order_ = 0;
   bool was_idle_ = true;
   std::vector<SampleParams> sample_params_;
-  std::vector<SampleResult> sample_results_;
+  std::optional<StepInFlight> in_flight_;
+  int64_t last_step_end_ns_ = 0;
 
   const int64_t max_context_tokens_;
 
@@ -263,14 +284,14 @@ void EngineImpl::Main() {
     if (contents.stop) contents.cancel_all = true;
     Add(std::move(contents.arrivals));
     if (contents.check_cancelled || contents.cancel_all) EndCancelled(contents.cancel_all);
+    if (!generations_.empty() || in_flight_) Step();
     if (contents.stop) return;
-    if (!generations_.empty()) Step();
   }
 }
 
 Inbox::Contents EngineImpl::WaitForWork() {
   MutexLock lock(inbox_->mutex);
-  while (generations_.empty() && inbox_->arrivals.empty() && !inbox_->stop) {
+  while (generations_.empty() && !in_flight_ && inbox_->arrivals.empty() && !inbox_->stop) {
     if (inbox_->wake.WaitFor(inbox_->mutex, kIdleHeartbeat)) continue;
     inbox_->mutex.Unlock();
     CheckIntegrityNow();
@@ -306,76 +327,101 @@ void EngineImpl::EndCancelled(bool all) {
 }
 
 void EngineImpl::Step() {
-  const int64_t start_ns = clock_->NowNs();
-  ledger_.BeginStep(was_idle_);
-  const StepPlan plan = scheduler_.Plan();
-  // Plan is never empty while sequences exist: the first in order always fits (scheduler.h).
-  STERNA_CHECK(!plan.work.empty());
-  const StepBatch batch = BuildStepBatch(plan);
+  std::optional<StepInFlight> step = Launch();
+  std::swap(step, in_flight_);  // it is now the one before
+  if (step) Commit(*std::move(step));
+  if (in_flight_ && !in_flight_->ahead) Commit(*std::exchange(in_flight_, std::nullopt));
+}
 
-  std::vector<Generation*> sampled;
-  std::vector<StepWork> work;
-  for (const ScheduledSequence& w : plan.work) {
-    auto* generation = static_cast<Generation*>(w.sequence);
-    work.push_back(generation->WorkOf(w.num_tokens));
-    if (w.num_tokens == w.sequence->num_to_compute()) sampled.push_back(generation);
+std::optional<StepInFlight> EngineImpl::Launch() {
+  const int64_t start_ns = clock_->NowNs();
+  // The energy of a step in flight is still being counted.
+  if (!in_flight_) ledger_.BeginStep(was_idle_);
+  StepInFlight step = {.plan = scheduler_.Plan(), .start_ns = start_ns};
+  step.stats.preemptions = static_cast<int64_t>(step.plan.preempted.size());
+  if (step.plan.work.empty()) {
+    // Without a step in flight there is always something to do: the first in order fits
+    // (scheduler.h).
+    STERNA_CHECK(in_flight_);
+    in_flight_->stats.preemptions += step.stats.preemptions;
+    return std::nullopt;
   }
-  const Status status = RunForward(batch, sampled);
-  std::vector<int64_t> shares(work.size());
-  ledger_.EndStep(work, shares);
+  step.ahead = options_.async_scheduling && model_->ops().runs_ahead();
+  for (const ScheduledSequence& w : step.plan.work) {
+    auto* generation = static_cast<Generation*>(w.sequence);
+    step.work.push_back(generation->WorkOf(w.num_tokens));
+    const StepTokens counts = generation->CountTokens(w.num_tokens);
+    step.stats.prompt_tokens += counts.prompt;
+    step.stats.recomputed_tokens += counts.recomputed;
+    if (w.num_tokens < w.sequence->num_to_compute()) continue;
+    step.sampled.push_back(generation);
+    if (generation->sampling_needs_tokens()) step.ahead = false;
+  }
+  RunForward(step);
+  for (const ScheduledSequence& w : step.plan.work) w.sequence->Advance(w.num_tokens);
+  for (size_t row = 0; step.ahead && row < step.sampled.size(); ++row) {
+    Generation* generation = step.sampled[row];
+    if (generation->may_go_on()) generation->ExpectToken(DrawnToken(static_cast<int64_t>(row)));
+  }
+  for (Sequence* sequence : step.plan.admitted) {
+    auto* generation = static_cast<Generation*>(sequence);
+    if (!generation->MarkScheduled()) continue;
+    step.stats.queue_ns.push_back(step.start_ns - generation->arrival_ns());
+    MutexLock lock(inbox_->mutex);
+    --inbox_->num_queued;
+  }
+  return step;
+}
+
+void EngineImpl::RunForward(StepInFlight& step) {
+  sample_params_.clear();
+  for (Generation* generation : step.sampled) sample_params_.push_back(generation->NextSample());
+  model_->Forward(BuildStepBatch(step.plan), cache_, sample_params_);
+  step.results.resize(step.sampled.size());
+  if (!step.sampled.empty()) model_->Sample(sample_params_, step.results);
+  model_->ops().Mark();
+}
+
+void EngineImpl::Commit(StepInFlight step) {
+  const Status status = model_->ops().Wait();
+  ShareEnergy(step);
   if (!status.ok()) {
     FailEverything(status);
     return;
   }
-  for (size_t i = 0; i < work.size(); ++i) {
-    static_cast<Generation*>(plan.work[i].sequence)->AddEnergy(shares[i]);
-  }
-
-  StepStats stats;
-  stats.duration_ns = clock_->NowNs() - start_ns;
-  stats.preemptions = static_cast<int64_t>(plan.preempted.size());
-  CommitStep(plan, sampled, stats);
-  if (options_.check_integrity) CheckIntegrityNow();
-  Report(std::move(stats));
-}
-
-Status EngineImpl::RunForward(const StepBatch& batch, const std::vector<Generation*>& sampled) {
-  sample_params_.clear();
-  for (Generation* generation : sampled) sample_params_.push_back(generation->NextSample());
-  const Mat<const float> logits = model_->Forward(batch, cache_, sample_params_);
-  sample_results_.assign(sampled.size(), SampleResult());
-  if (!sampled.empty()) {
-    model_->ops().Sample(
-        {.logits = logits, .params = sample_params_, .results = std::span(sample_results_)});
-  }
-  return model_->ops().Finish();
-}
-
-void EngineImpl::CommitStep(const StepPlan& plan, const std::vector<Generation*>& sampled,
-                            StepStats& stats) {
   const int64_t now_ns = clock_->NowNs();
-  for (Sequence* sequence : plan.admitted) {
-    auto* generation = static_cast<Generation*>(sequence);
-    if (generation->MarkScheduled()) {
-      stats.queue_ns.push_back(now_ns - stats.duration_ns - generation->arrival_ns());
-      MutexLock lock(inbox_->mutex);
-      --inbox_->num_queued;
-    }
+  step.stats.duration_ns = now_ns - std::max(step.start_ns, last_step_end_ns_);
+  last_step_end_ns_ = now_ns;
+  AcceptTokens(step, now_ns);
+  if (options_.check_integrity) CheckIntegrityNow();
+  Report(std::move(step.stats));
+}
+
+void EngineImpl::ShareEnergy(const StepInFlight& step) {
+  // Who has ended has had its last word about energy: the others bear what was computed for
+  // nothing.
+  std::vector<Generation*> sharers;
+  std::vector<StepWork> work;
+  for (size_t i = 0; i < step.work.size(); ++i) {
+    auto* generation = static_cast<Generation*>(step.plan.work[i].sequence);
+    if (generation->state() == SequenceState::kFinished) continue;
+    sharers.push_back(generation);
+    work.push_back(step.work[i]);
   }
-  for (const ScheduledSequence& w : plan.work) {
-    auto* generation = static_cast<Generation*>(w.sequence);
-    const StepTokens counts = generation->CountTokens(w.num_tokens);
-    stats.prompt_tokens += counts.prompt;
-    stats.recomputed_tokens += counts.recomputed;
-    w.sequence->Advance(w.num_tokens);
-  }
-  for (size_t i = 0; i < sampled.size(); ++i) {
-    Generation* generation = sampled[i];
-    ++stats.output_tokens;
+  std::vector<int64_t> shares(work.size());
+  ledger_.EndStep(work, shares);
+  for (size_t i = 0; i < sharers.size(); ++i) sharers[i]->AddEnergy(shares[i]);
+}
+
+void EngineImpl::AcceptTokens(StepInFlight& step, int64_t now_ns) {
+  for (size_t i = 0; i < step.sampled.size(); ++i) {
+    Generation* generation = step.sampled[i];
+    if (generation->state() == SequenceState::kFinished) continue;
+    ++step.stats.output_tokens;
     const int64_t since_ns = generation->MarkToken(now_ns);
-    (generation->num_output_tokens() == 0 ? stats.ttft_ns : stats.inter_token_ns)
+    (generation->num_output_tokens() == 0 ? step.stats.ttft_ns : step.stats.inter_token_ns)
         .push_back(since_ns);
-    if (std::optional<Completion> end = generation->Accept(std::move(sample_results_[i]))) {
+    if (std::optional<Completion> end = generation->Accept(std::move(step.results[i]))) {
       Finish(generation, *std::move(end));
     }
   }
@@ -393,7 +439,8 @@ void EngineImpl::Finish(Generation* generation, Completion completion) {
                          .e2e_ns = clock_->NowNs() - generation->arrival_ns()});
   }
   generation->PushEnd(std::move(completion));
-  generations_.erase(generation);
+  auto ended = generations_.extract(generation);
+  if (in_flight_) in_flight_->ended.push_back(std::move(ended.mapped()));
   MutexLock lock(inbox_->mutex);
   if (was_queued) --inbox_->num_queued;
   if (--inbox_->num_active == 0) inbox_->idle.NotifyAll();
@@ -410,6 +457,8 @@ void EngineImpl::FailEverything(const Status& status) {
            {.reason = FinishReason::kFailed,
             .error = MakeError(ErrorLabel::kInternal, std::string(status.message()))});
   }
+  if (in_flight_) (void)model_->ops().Finish();  // nothing writes its results any more
+  in_flight_.reset();
 }
 
 void EngineImpl::Report(StepStats stats) {

@@ -31,6 +31,8 @@ struct EngineOptions {
   int64_t num_kv_blocks = 0;           // of kKvBlockTokens tokens each; >= 1
   KvType kv_type = KvType::kF16;       // what the cache stores
   int64_t max_context_tokens = 0;      // prompt + output of one request; 0: the model's own limit
+  // Plans a step while the one before it runs, where the device lets it (Ops::runs_ahead).
+  bool async_scheduling = true;
   bool check_integrity = false;  // CheckIntegrity after every step, not only when idle (tests)
 };
 

@@ -49,6 +49,10 @@ class Generation final : public Sequence {
 
   // Parameters for drawing the next token; valid until Accept.
   SampleParams NextSample() const;
+  // Whether they depend on all tokens before it.
+  bool sampling_needs_tokens() const { return counts_tokens_; }
+  // Once the next token is drawn: whether another may follow.
+  bool may_go_on() const { return num_tokens() + 1 - num_prompt_tokens() < stop_.max_tokens; }
   // Appends the drawn token and streams what it completes. Returns the completion, its usage still
   // empty, when the token ends the text.
   std::optional<Completion> Accept(SampleResult result);

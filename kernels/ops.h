@@ -12,8 +12,8 @@
 // for what says "host", which is read before the op returns. A TernaryMatrix itself is the host's,
 // its codes and scales are the device's.
 //
-// Padding: where a device records steps (Record), tokens with a negative id, position and slot make
-// up a round number. What is computed for them is of no use, and they are written to no cache.
+// Padding: where a device records steps (Record), tokens with id, position and slot -1 make up a
+// round number. What is computed for them is of no use, and they are written to no cache.
 //
 // Determinism: a row of any output depends on that row's inputs alone, never on T, on the other
 // rows or on the number of threads, and is the same bits every time on one device and build.
@@ -46,9 +46,10 @@ namespace sterna {
 // x[t] = table[token_ids[t]].
 template <typename F>
 struct EmbedTokensParams {
-  std::span<const int32_t> token_ids;  // [T], each in [0, table.rows)
-  DenseMatrix table;                   // [vocabulary, D]
-  Mat<F> x;                            // out [T, D]
+  std::span<const int32_t> token_ids;   // [T], each in [0, table.rows) or a DrawnToken
+  std::span<const int32_t> drawn = {};  // [most rows]: SampleOpParams::drawn of a call before
+  DenseMatrix table;                    // [vocabulary, D]
+  Mat<F> x;                             // out [T, D]
 };
 
 // y = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, arXiv:1910.07467).
@@ -172,13 +173,14 @@ struct GatherRowsParams {
 };
 
 // One token per row of logits (kernels/sampling.h has the rules), which a device may adjust where
-// they are: what they hold afterwards is of no use. `results` must stay where they
-// are until Finish, and are there when it returns.
+// they are: what they hold afterwards is of no use. `results` must stay where they are, and are
+// there when a Wait for the next Mark, or Finish, returns.
 template <typename F>
 struct SampleOpParams {
   Mat<const F> logits;                   // [R, vocabulary]
   std::span<const SampleParams> params;  // [R], host, as is what they point to
   std::span<SampleResult> results;       // out [R], host
+  std::span<int32_t> drawn = {};         // out [R] or empty: the tokens, for EmbedTokens
 };
 
 // What a device chose by measurement, for people to read.
@@ -302,7 +304,18 @@ class Ops {
     return {{.from_tokens = 1, .name = "scalar"}};
   }
 
-  // Waits until everything asked for is done; the first failure since the last Finish, if any.
+  // Whether ops return long before they are done, so that it pays to ask for a step while the one
+  // before it is being done.
+  virtual bool runs_ahead() const { return false; }
+  // Marks a place in what is asked for. Up to kMostMarks need not have been waited for yet; of
+  // Sample calls, one lies between two marks, and none is made while there are so many.
+  static constexpr size_t kMostMarks = 2;
+  virtual void Mark() {}
+  // Waits until what was asked for before the earliest mark that nobody has waited for is done; its
+  // failure, as that of Finish.
+  virtual Status Wait() { return Finish(); }
+  // Waits until everything asked for is done, all marks included; the first failure since the last
+  // Finish, if any.
   virtual Status Finish() = 0;
 };
 

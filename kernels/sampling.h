@@ -2,12 +2,24 @@
 #ifndef STERNA_KERNELS_SAMPLING_H_
 #define STERNA_KERNELS_SAMPLING_H_
 
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
 #include <vector>
 
 namespace sterna {
+
+// Stands for the token that row `row` of a Sample call draws, as long as only the device knows it.
+// (-1 is a padding token: kernels/ops.h.)
+constexpr int32_t DrawnToken(int64_t row) { return static_cast<int32_t>(-2 - row); }
+constexpr bool IsDrawnToken(int32_t id) { return id <= -2; }
+// Its row.
+constexpr int64_t RowOfDrawnToken(int32_t id) { return -2 - static_cast<int64_t>(id); }
+// The token that `id` is or stands for, where `drawn` can be read.
+constexpr int32_t KnownToken(int32_t id, std::span<const int32_t> drawn) {
+  return IsDrawnToken(id) ? drawn[static_cast<size_t>(RowOfDrawnToken(id))] : id;
+}
 
 struct TokenCount {
   int32_t token;

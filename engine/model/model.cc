@@ -106,6 +106,7 @@ Status Model<F>::AllocateWorkspaces() {
                            {&logits_, limits_.logit_rows, config_->vocab_size}}) {
     STERNA_RETURN_IF_ERROR(size.workspace->Allocate(*ops_, size.rows, size.cols));
   }
+  STERNA_ASSIGN_OR_RETURN(drawn_, AllocateArray<int32_t>(*ops_, limits_.logit_rows));
   linear_inputs_.resize(config_->linear_rms_norm ? 3 : 0);
   for (QuantizedWorkspace& inputs : linear_inputs_) {
     STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
@@ -134,7 +135,10 @@ void Model<F>::CheckBatch(const StepBatch& batch, int64_t num_kv_blocks) const {
   STERNA_CHECK(batch.num_sequences <= limits_.sequences &&
                batch.max_blocks <= BlockTable::BlocksFor(limits_.context_tokens));
   STERNA_CHECK(std::ssize(batch.block_tables) == batch.num_sequences * batch.max_blocks);
-  STERNA_CHECK(AllBelow(batch.token_ids, config_->vocab_size));
+  STERNA_CHECK(std::ranges::all_of(batch.token_ids, [&](int32_t id) {
+    return IsDrawnToken(id) ? RowOfDrawnToken(id) < num_drawn_
+                            : id >= 0 && id < config_->vocab_size;
+  }));
   STERNA_CHECK(AllBelow(batch.positions, batch.max_blocks * kKvBlockTokens));
   STERNA_CHECK(AllBelow(batch.slots, num_kv_blocks * kKvBlockTokens));
   STERNA_CHECK(AllBelow(batch.sequence, batch.num_sequences));
@@ -152,6 +156,16 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
     Compute(arrays_.Upload(batch), cache, samples, /*all_have_logits=*/false);
   }
   return AsConst(logits_.Rows(batch.num_logits()));
+}
+
+template <typename F>
+void Model<F>::Sample(std::span<const SampleParams> params, std::span<SampleResult> results) {
+  num_drawn_ = std::ssize(params);
+  STERNA_CHECK(num_drawn_ <= limits_.logit_rows);
+  ops_->Sample({.logits = AsConst(logits_.Rows(num_drawn_)),
+                .params = params,
+                .results = results,
+                .drawn = drawn_.span().first(params.size())});
 }
 
 template <typename F>
@@ -204,7 +218,8 @@ void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const Samp
                        bool all_have_logits) {
   const int64_t tokens = std::ssize(step.token_ids);
   const Mat<F> x = x_.Rows(tokens);
-  ops_->EmbedTokens({.token_ids = step.token_ids, .table = weights_->embedding, .x = x});
+  ops_->EmbedTokens(
+      {.token_ids = step.token_ids, .drawn = drawn_.span(), .table = weights_->embedding, .x = x});
   ops_->RotaryTable({.positions = step.positions,
                      .inv_freq = inv_freq_.span(),
                      .cos = cos_.Rows(tokens),

@@ -41,9 +41,11 @@ class Model {
   // tokens the last layer computes nothing but q, K and V. Returns [R, vocab_size], in the device's
   // memory, valid until the next Forward. As with an op, a failure is one of Finish. With `samples`
   // [R], what the logits are sampled by, those that cannot be drawn may be -infinity
-  // (ShortlistLinear).
+  // (ShortlistLinear). A token of the batch may be a DrawnToken, of the Sample before.
   Mat<const F> Forward(const StepBatch& batch, KvCache<F>& cache,
                        std::span<const SampleParams> samples = {});
+  // Draws a token from each row of the logits of the Forward before, as Ops::Sample.
+  void Sample(std::span<const SampleParams> params, std::span<SampleResult> results);
 
   const ModelConfig& config() const { return *config_; }
   Ops<F>& ops() { return *ops_; }
@@ -138,6 +140,8 @@ class Model {
   Workspace last_x_;                               // [R, D]
   Workspace last_q_;                               // [R, H*hd]
   Workspace logits_;                               // [R, vocab]
+  DeviceArray<int32_t> drawn_;                     // [R]
+  int64_t num_drawn_ = 0;                          // by the last Sample
 
   // By tokens, blocks of a table, and the cache's memory and kind.
   using RecordingKey = std::tuple<int64_t, int64_t, const void*, const void*, int64_t, KvType>;

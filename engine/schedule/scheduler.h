@@ -5,7 +5,8 @@
 // sequences that decode (one token to compute) come first, so that prompts never starve them; then,
 // within a budget of their own, running prompts in chunks; then waiting sequences are admitted, in
 // order and without overtaking, while the budgets, the sequence limit and the free blocks for all
-// their known tokens allow it.
+// their tokens allow it. A running sequence with nothing to compute, the token that ends it being
+// drawn, is passed over.
 // When a decoding sequence needs a block and none is free, the last running sequence in order is
 // preempted: its blocks go back and it waits to be recomputed. The first in order is never
 // preempted, and any accepted sequence fits the cache alone, so every sequence finishes. Thread

@@ -9,6 +9,7 @@ namespace sterna {
 Sequence::Sequence(std::vector<int32_t> prompt, int32_t priority, uint64_t order, BlockPool* pool)
     : tokens_(std::move(prompt)),
       num_prompt_tokens_(static_cast<int64_t>(tokens_.size())),
+      num_known_(num_prompt_tokens_),
       priority_(priority),
       order_(order),
       blocks_(pool) {
@@ -37,6 +38,11 @@ void Sequence::Advance(int64_t num_tokens) {
   STERNA_CHECK(state_ == SequenceState::kRunning && num_tokens <= num_to_compute());
   num_computed_ += num_tokens;
   high_water_ = std::max(high_water_, num_computed_);
+}
+
+void Sequence::AppendToken(int32_t token) {
+  if (num_known_ == num_tokens()) tokens_.push_back(token);
+  tokens_[static_cast<size_t>(num_known_++)] = token;
 }
 
 }  // namespace sterna

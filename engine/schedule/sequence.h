@@ -1,7 +1,8 @@
-// Progress of one request: the tokens known, how many of them are computed, and the blocks that
-// hold their K and V. There is no prefill and no decode state: a step lets `num_computed` catch up
-// with `tokens`, which covers prompt chunks, decoding and recomputation after preemption alike.
-// Thread contract: the engine thread alone.
+// Progress of one request: its tokens, how many of them are computed, and the blocks that hold
+// their K and V. There is no prefill and no decode state: a step lets `num_computed` catch up with
+// `tokens`, which covers prompt chunks, decoding and recomputation after preemption alike. A step
+// may be planned before the one before it is done: a place is then kept for the token that it
+// draws. Thread contract: the engine thread alone.
 #ifndef STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
 #define STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
 
@@ -14,7 +15,7 @@ namespace sterna {
 
 enum class SequenceState {
   kWaiting,   // new or preempted: owns no blocks
-  kRunning,   // owns blocks for every known token
+  kRunning,   // owns blocks for every computed token
   kFinished,  // owns no blocks and never will again
 };
 
@@ -29,7 +30,8 @@ class Sequence {
   uint64_t order() const { return order_; }
   const std::vector<int32_t>& tokens() const { return tokens_; }
   int64_t num_prompt_tokens() const { return num_prompt_tokens_; }
-  int64_t num_output_tokens() const { return num_tokens() - num_prompt_tokens_; }
+  int64_t num_output_tokens() const { return num_known_ - num_prompt_tokens_; }  // known
+  // Those known, and those whose place is kept.
   int64_t num_tokens() const { return static_cast<int64_t>(tokens_.size()); }
   int64_t num_computed() const { return num_computed_; }
   int64_t num_to_compute() const { return num_tokens() - num_computed_; }
@@ -45,11 +47,16 @@ class Sequence {
 
   // `num_tokens` more are computed.
   void Advance(int64_t num_tokens);
-  void AppendToken(int32_t token) { tokens_.push_back(token); }
+  // Keeps a place for the next token, which is being drawn; `placeholder`, a DrawnToken, tells the
+  // device which it is.
+  void ExpectToken(int32_t placeholder) { tokens_.push_back(placeholder); }
+  // The next token is known: it takes the place kept for it, if any.
+  void AppendToken(int32_t token);
 
  private:
-  std::vector<int32_t> tokens_;  // prompt, then output
+  std::vector<int32_t> tokens_;  // prompt, then output, then places kept
   int64_t num_prompt_tokens_;
+  int64_t num_known_;
   int32_t priority_;
   uint64_t order_;
   int64_t num_computed_ = 0;

@@ -95,6 +95,7 @@ void CudaOps::EmbedTokens(const EmbedTokensParams<float>& p) {
   STERNA_CHECK(p.table.cols == p.x.cols && std::ssize(p.token_ids) == p.x.rows);
   device_->Do("embedding tokens", [&] {
     return LaunchEmbedTokens({.token_ids = p.token_ids.data(),
+                              .drawn = p.drawn.data(),
                               .tokens = Int(p.x.rows),
                               .table = WeightsOf(p.table),
                               .x = p.x.data},
@@ -245,7 +246,10 @@ void CudaOps::GatherRows(const GatherRowsParams<float>& p) {
 
 void CudaOps::Sample(const SampleOpParams<float>& p) {
   STERNA_CHECK(std::ssize(p.params) == p.logits.rows && p.results.size() == p.params.size());
-  ReadSampled();  // of a call before, if nobody has asked for its results
+  STERNA_CHECK(p.drawn.empty() || p.drawn.size() >= p.params.size());
+  STERNA_CHECK(num_marked_ < kMostMarks);
+  Section& section = sections_[open_section()];
+  STERNA_CHECK(!section.sampled);
   const int32_t vocabulary = Int(p.logits.cols);
   host_staging_.resize(SampleStagingBytes(p.params));
   const SampleWork work = StageSampleParams(p.params, vocabulary, host_staging_);
@@ -262,30 +266,48 @@ void CudaOps::Sample(const SampleOpParams<float>& p) {
                          .staging = static_cast<uint8_t*>(sample_staging_.data()),
                          .workspace = static_cast<uint8_t*>(sample_scratch_.data()),
                          .results = static_cast<uint8_t*>(sample_results_.data()),
+                         .drawn = p.drawn.data(),
                          .rows = Int(p.logits.rows),
                          .vocabulary = vocabulary,
                          .work = work},
                         device_->stream());
   });
-  device_->CopyToPinned(sample_results_.data(), result_bytes, host_results_);
-  sampled_ = {.params = {p.params.begin(), p.params.end()},
-              .results = p.results,
-              .vocabulary = vocabulary,
-              .bytes = result_bytes};
+  device_->CopyToPinned(sample_results_.data(), result_bytes, section.results);
+  section.sampled = {.params = {p.params.begin(), p.params.end()},
+                     .to = p.results,
+                     .vocabulary = vocabulary,
+                     .bytes = result_bytes};
 }
 
-void CudaOps::ReadSampled() {
-  if (!sampled_) return;
-  const Sampled sampled = *std::exchange(sampled_, std::nullopt);
-  if (!device_->Finish().ok()) return;
+void CudaOps::End(Section& section, bool arrived) {
+  if (!section.sampled) return;
+  const Sampled sampled = *std::exchange(section.sampled, std::nullopt);
+  if (!arrived) return;
   ReadSampleResults(
-      {static_cast<const uint8_t*>(host_results_.data()), static_cast<size_t>(sampled.bytes)},
-      sampled.params, sampled.vocabulary, sampled.results);
+      {static_cast<const uint8_t*>(section.results.data()), static_cast<size_t>(sampled.bytes)},
+      sampled.params, sampled.vocabulary, sampled.to);
+}
+
+void CudaOps::Mark() {
+  STERNA_CHECK(num_marked_ < kMostMarks);
+  device_->Mark(open_section());
+  ++num_marked_;
+}
+
+Status CudaOps::Wait() {
+  STERNA_CHECK(num_marked_ > 0);
+  const size_t section = std::exchange(first_marked_, (first_marked_ + 1) % kMostMarks);
+  --num_marked_;
+  Status status = device_->WaitFor(section);
+  End(sections_[section], status.ok());
+  return status;
 }
 
 Status CudaOps::Finish() {
-  ReadSampled();
-  return device_->Finish();
+  num_marked_ = 0;
+  Status status = device_->Finish();
+  for (Section& section : sections_) End(section, status.ok());
+  return status;
 }
 
 Status CudaOps::Grow(Scratch& scratch, int64_t bytes) {

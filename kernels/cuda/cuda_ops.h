@@ -9,6 +9,8 @@
 #ifndef STERNA_KERNELS_CUDA_CUDA_OPS_H_
 #define STERNA_KERNELS_CUDA_CUDA_OPS_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
@@ -60,6 +62,9 @@ class CudaOps final : public Ops<float> {
   Status Reserve(const StepShape& largest) override;
   bool records() const override { return true; }
   std::unique_ptr<Recording> Record(const std::function<void()>& body) override;
+  bool runs_ahead() const override { return true; }
+  void Mark() override;
+  Status Wait() override;
   Status Finish() override;
 
  private:
@@ -72,9 +77,14 @@ class CudaOps final : public Ops<float> {
   // A Sample call whose results are on their way.
   struct Sampled {
     std::vector<SampleParams> params;  // their spans are not followed any more
-    std::span<SampleResult> results;
+    std::span<SampleResult> to;
     int32_t vocabulary;
     int64_t bytes;
+  };
+  // What is asked for between two marks, and where the results of its Sample arrive.
+  struct Section {
+    std::optional<Sampled> sampled;
+    PinnedMemory results;
   };
 
   explicit CudaOps(std::unique_ptr<Device> device) : device_(std::move(device)) {}
@@ -85,7 +95,10 @@ class CudaOps final : public Ops<float> {
   void Launch(const TernaryLinearArgs& args);
   // Unless this is the step that was planned last.
   void PlanAttention(const AttentionStep& step);
-  void ReadSampled();
+  // Where what is asked for now belongs.
+  size_t open_section() const { return (first_marked_ + num_marked_) % sections_.size(); }
+  // Its results have arrived; or they never will.
+  void End(Section& section, bool arrived);
 
   std::unique_ptr<Device> device_;
   Scratch attention_scratch_;
@@ -94,8 +107,9 @@ class CudaOps final : public Ops<float> {
   Scratch sample_scratch_;
   Scratch sample_results_;
   std::vector<uint8_t> host_staging_;
-  PinnedMemory host_results_;
-  std::optional<Sampled> sampled_;
+  std::array<Section, kMostMarks> sections_;
+  size_t first_marked_ = 0;  // of sections_, of which num_marked_ wait to be waited for
+  size_t num_marked_ = 0;
   std::optional<AttentionStep> planned_;  // whose arrays have not been written since
 };
 

@@ -7,6 +7,12 @@
 #include "absl/strings/str_cat.h"
 
 namespace sterna::cuda {
+namespace {
+
+// What a kernel's failure is told as: when it shows, nobody knows any more which it was.
+constexpr char kRunning[] = "running what was asked of it";
+
+}  // namespace
 
 Status ToStatus(cudaError_t error, const std::string& what) {
   if (error == cudaSuccess) return absl::OkStatus();
@@ -60,6 +66,9 @@ Status Device::Start() {
     STERNA_RETURN_IF_ERROR(
         ToStatus(cudaEventCreateWithFlags(&staging.copied, cudaEventDisableTiming), what));
   }
+  for (cudaEvent_t& mark : marks_) {
+    STERNA_RETURN_IF_ERROR(ToStatus(cudaEventCreateWithFlags(&mark, cudaEventDisableTiming), what));
+  }
   return absl::OkStatus();
 }
 
@@ -68,6 +77,9 @@ Device::~Device() {
   if (stream_ != nullptr) (void)cudaStreamSynchronize(stream_);
   for (Staging& staging : staging_) {
     if (staging.copied != nullptr) (void)cudaEventDestroy(staging.copied);
+  }
+  for (cudaEvent_t mark : marks_) {
+    if (mark != nullptr) (void)cudaEventDestroy(mark);
   }
   if (stream_ != nullptr) (void)cudaStreamDestroy(stream_);
 }
@@ -135,6 +147,15 @@ void Device::CopyToPinned(const void* from, int64_t bytes, PinnedMemory& to) {
   });
 }
 
+void Device::Mark(size_t mark) {
+  Do("marking the end of a step", [&] { return cudaEventRecord(marks_[mark], stream_); });
+}
+
+Status Device::WaitFor(size_t mark) {
+  Do(kRunning, [&] { return cudaEventSynchronize(marks_[mark]); });
+  return status_;
+}
+
 void Device::Check(cudaError_t error, const char* what) {
   if (error != cudaSuccess && status_.ok()) {
     status_ = ToStatus(error, absl::StrCat(name_, ", ", what));
@@ -142,7 +163,7 @@ void Device::Check(cudaError_t error, const char* what) {
 }
 
 Status Device::Finish() {
-  Do("running what was asked of it", [&] { return cudaStreamSynchronize(stream_); });
+  Do(kRunning, [&] { return cudaStreamSynchronize(stream_); });
   return status_;
 }
 

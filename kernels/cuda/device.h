@@ -72,8 +72,14 @@ class Device {
   // `from` may be written again on return.
   void CopyToDevice(void* to, const void* from, int64_t bytes);
   Status CopyToHost(void* to, const void* from, int64_t bytes);
-  // Into `to`, which grows as it must; there after Finish.
+  // Into `to`, which grows as it must; there after Finish, or a WaitFor what was marked later.
   void CopyToPinned(const void* from, int64_t bytes, PinnedMemory& to);
+
+  // Of Ops::Mark, by number: one of kMarks, which nobody waits for any more.
+  static constexpr size_t kMarks = Ops<float>::kMostMarks;
+  void Mark(size_t mark);
+  // As Finish, for what was asked for before the mark.
+  Status WaitFor(size_t mark);
 
   // Does `enqueue`, which asks for work on `stream()` and returns what came of it, unless something
   // has failed before.
@@ -107,8 +113,11 @@ class Device {
   std::string name_;
   DeviceTraits traits_;
   cudaStream_t stream_ = nullptr;
-  std::array<Staging, 2> staging_;
+  // Two of a step, its arrays and what is sampled by: a step can be brought to the device while the
+  // one before it is being done.
+  std::array<Staging, 4> staging_;
   size_t next_staging_ = 0;
+  std::array<cudaEvent_t, kMarks> marks_ = {};
   Status status_;
 };
 

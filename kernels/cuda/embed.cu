@@ -1,10 +1,12 @@
 #include "kernels/cuda/embed.h"
 #include "kernels/cuda/primitives.cuh"
+#include "kernels/sampling.h"
 
 namespace sterna::cuda {
 namespace {
 
 constexpr int kThreads = 256;
+static_assert(DrawnToken(0) == -2 && DrawnToken(1) == -3, "as the kernel reads them");
 
 // Word i of row `row`, columns one after another (dense_fragment_format.h).
 __device__ __forceinline__ uint32_t LoadWord(const DenseWeights& w, int row, int i,
@@ -24,7 +26,8 @@ __global__ void __launch_bounds__(kThreads) EmbedTokensKernel(const EmbedTokensA
   const int i = static_cast<int>(blockIdx.y) * kThreads + static_cast<int>(threadIdx.x);
   const int cols = p.table.cols;
   if (i * kCols >= cols) return;
-  const int row = p.token_ids[blockIdx.x];
+  int row = p.token_ids[blockIdx.x];
+  if (row <= -2) row = p.drawn[-2 - row];
   float v[kCols] = {};
   if (row >= 0) {
     if constexpr (kType == DenseType::kF32) {

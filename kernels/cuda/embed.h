@@ -10,9 +10,10 @@
 namespace sterna::cuda {
 
 struct EmbedTokensArgs {
-  // [tokens] on the device, each below table.rows, which nobody can check before; a negative one
-  // makes its row zeros: the tokens that fill up a batch.
+  // [tokens] on the device, each below table.rows, which nobody can check before, or a DrawnToken
+  // (kernels/sampling.h); -1 makes its row zeros: the tokens that fill up a batch.
   const int32_t* token_ids;
+  const int32_t* drawn;  // what DrawnTokens stand for; null where there are none
   int32_t tokens;
   DenseWeights table;  // may be the output head's
   float* x;            // out [tokens][table.cols]

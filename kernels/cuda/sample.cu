@@ -372,6 +372,7 @@ __global__ void __launch_bounds__(kThreads, 4) FinishKernel(const SampleArgs p) 
   const uint64_t largest = LargestRank(row);
   int token = TokenOfRank(largest);
   if (row.params.draws != 0) token = Draw(row, Weighing(row, largest), shared);
+  if (threadIdx.x == 0 && p.drawn != nullptr) p.drawn[row.index] = token;
   if (row.params.num_logprobs < 0) {
     if (threadIdx.x == 0) reinterpret_cast<SampleToken*>(p.results)[row.index] = {token, 0.0f};
     return;

@@ -104,6 +104,7 @@ struct SampleArgs {
   uint8_t* staging;      // as StageSampleParams wrote it; its entries are overwritten
   uint8_t* workspace;    // [SampleWorkspaceBytes(rows)]
   uint8_t* results;      // [SampleResultBytes(rows, work.logprobs)]
+  int32_t* drawn;        // [rows]: the tokens once more, or null
   int32_t rows;          // 1 .. kMostSampleRows
   int32_t vocabulary;    // 1 .. kMostVocabulary
   SampleWork work;       // at least what StageSampleParams returned; more changes no result

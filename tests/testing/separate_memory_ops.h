@@ -3,8 +3,11 @@
 //
 // A pointer in an op's parameters that should be the device's and does not lie in what it has
 // allocated fails a check, as does one that should be the host's and is not; host code that follows
-// a pointer of the device's faults, as the arena is closed between ops. Results of Sample appear at
-// Finish, not before. Memory is never given out twice, so a use after release fails as well.
+// a pointer of the device's faults, as the arena is closed between ops. Memory is never given out
+// twice, so a use after release fails as well.
+//
+// Nothing is done before it is waited for: a caller that changes what a device has yet to read, or
+// reads what it has yet to write, gets other bits.
 //
 // Lifetime: as any Ops', must outlive its memory. Thread contract: one caller at a time.
 #ifndef STERNA_TESTS_TESTING_SEPARATE_MEMORY_OPS_H_
@@ -16,6 +19,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -109,14 +114,20 @@ class SeparateMemoryOps final : public Ops<F> {
 
   std::string Name() const override { return "separate/" + ops_->Name(); }
   int64_t copies_to_device() const { return copies_to_device_; }
+  // Marks that were not the only one that nobody had waited for: steps asked for ahead.
+  int64_t marks_ahead() const { return marks_ahead_; }
+  // From the so-manieth Wait on, every one fails.
+  void FailAfterWaits(int64_t waits) { waits_left_ = waits; }
 
   StatusOr<DeviceMemory> Allocate(int64_t bytes) override { return arena_.Allocate(bytes); }
   void CopyToDevice(void* device, const void* host, int64_t bytes) override {
     Device(device, bytes);
     Host(host, bytes);
     ++copies_to_device_;
-    const DeviceArena::Access access(arena_);
-    std::memcpy(device, host, static_cast<size_t>(bytes));
+    const auto* const from = static_cast<const std::byte*>(host);
+    Run([device, copy = std::vector<std::byte>(from, from + bytes)] {
+      std::ranges::copy(copy, static_cast<std::byte*>(device));
+    });
   }
   Status CopyToHost(void* host, const void* device, int64_t bytes) override {
     STERNA_RETURN_IF_ERROR(Finish());
@@ -150,46 +161,46 @@ class SeparateMemoryOps final : public Ops<F> {
   }
 
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
-    AllDevice(p.token_ids, p.table, p.x);
-    Run([&] { ops_->EmbedTokens(p); });
+    AllDevice(p.token_ids, p.drawn, p.table, p.x);
+    Run([this, p] { ops_->EmbedTokens(p); });
   }
   void RmsNorm(const RmsNormParams<F>& p) override {
     AllDevice(p.x, p.weight, p.y);
-    Run([&] { ops_->RmsNorm(p); });
+    Run([this, p] { ops_->RmsNorm(p); });
   }
   void RmsNormQuantize(const RmsNormQuantizeParams<F>& p) override {
     AllDevice(p.x, p.weight, p.out);
-    Run([&] { ops_->RmsNormQuantize(p); });
+    Run([this, p] { ops_->RmsNormQuantize(p); });
   }
   void TernaryLinear(const TernaryLinearParams<F>& p) override { TernaryLinears({&p, 1}); }
   void TernaryLinears(std::span<const TernaryLinearParams<F>> all) override {
     for (const TernaryLinearParams<F>& p : all) AllDevice(p.q, *p.w, p.bias, p.y);
-    Run([&] { ops_->TernaryLinears(all); });
+    Run([this, copy = std::vector(all.begin(), all.end())] { ops_->TernaryLinears(copy); });
   }
   void GatedLinear(const GatedLinearParams<F>& p) override {
     for (const auto* product : {&p.gate, &p.up}) AllDevice(product->q, *product->w, product->bias);
     Device(p.h);
-    Run([&] { ops_->GatedLinear(p); });
+    Run([this, p] { ops_->GatedLinear(p); });
   }
   void DenseLinear(const DenseLinearParams<F>& p) override {
     AllDevice(p.x, p.w, p.y);
-    Run([&] { ops_->DenseLinear(p); });
+    Run([this, p] { ops_->DenseLinear(p); });
   }
   void RotaryTable(const RotaryTableParams<F>& p) override {
     AllDevice(p.positions, p.inv_freq, p.cos, p.sin);
-    Run([&] { ops_->RotaryTable(p); });
+    Run([this, p] { ops_->RotaryTable(p); });
   }
   void RopeAppendKv(const RopeAppendKvParams<F>& p) override {
     AllDevice(p.q, p.k, p.v, p.cos, p.sin, p.slots, p.q_norm, p.k_norm, p.kv);
-    Run([&] { ops_->RopeAppendKv(p); });
+    Run([this, p] { ops_->RopeAppendKv(p); });
   }
   void PagedAttention(const PagedAttentionParams<F>& p) override {
     AllDevice(p.q, p.kv, p.positions, p.sequence, p.block_tables, p.o);
-    Run([&] { ops_->PagedAttention(p); });
+    Run([this, p] { ops_->PagedAttention(p); });
   }
   void GatherRows(const GatherRowsParams<F>& p) override {
     AllDevice(p.x, p.rows, p.y);
-    Run([&] { ops_->GatherRows(p); });
+    Run([this, p] { ops_->GatherRows(p); });
   }
   void Sample(const SampleOpParams<F>& p) override {
     Device(p.logits);
@@ -199,11 +210,14 @@ class SeparateMemoryOps final : public Ops<F> {
       Host(params.logit_bias);
       Host(params.token_counts);
     }
-    Sampled& sampled = sampled_.emplace_back();
-    sampled.results.resize(p.results.size());
-    sampled.to = p.results;
-    Run([&] {
-      ops_->Sample({.logits = p.logits, .params = p.params, .results = std::span(sampled.results)});
+    Device(p.drawn);
+    Run([this, params = HeldParams(p.params), logits = p.logits, drawn = p.drawn, to = p.results] {
+      std::vector<SampleResult> results(to.size());
+      ops_->Sample({.logits = logits,
+                    .params = params->rows,
+                    .results = std::span(results),
+                    .drawn = drawn});
+      std::ranges::move(results, to.begin());
     });
   }
   std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override {
@@ -211,23 +225,53 @@ class SeparateMemoryOps final : public Ops<F> {
     const DeviceArena::Access access(arena_);
     return ops_->Tune(samples);
   }
+  bool runs_ahead() const override { return true; }
+  void Mark() override {
+    STERNA_CHECK(marks_.size() < Ops<F>::kMostMarks);
+    marks_ahead_ += marks_.empty() ? 0 : 1;
+    marks_.push_back(todo_.size());
+  }
+  Status Wait() override {
+    STERNA_CHECK(!marks_.empty());
+    const size_t end = marks_.front();
+    marks_.pop_front();
+    for (size_t& mark : marks_) mark -= end;
+    Do(end);
+    if (waits_left_ == 0) return absl::InternalError("the device caught fire");
+    --waits_left_;
+    return ops_->Finish();
+  }
   Status Finish() override {
-    for (Sampled& sampled : sampled_) std::ranges::move(sampled.results, sampled.to.begin());
-    sampled_.clear();
+    marks_.clear();
+    Do(todo_.size());
     return ops_->Finish();
   }
 
  private:
-  // What a Sample call found, and where it is wanted.
-  struct Sampled {
-    std::vector<SampleResult> results;
-    std::span<SampleResult> to;
+  // What a Sample call was given, with all that it points to.
+  struct Params {
+    std::vector<SampleParams> rows;
+    std::deque<std::vector<std::pair<int32_t, float>>> biases;
+    std::deque<std::vector<TokenCount>> counts;
   };
+  static std::shared_ptr<const Params> HeldParams(std::span<const SampleParams> rows) {
+    auto held = std::make_shared<Params>();
+    for (SampleParams row : rows) {
+      row.logit_bias = held->biases.emplace_back(row.logit_bias.begin(), row.logit_bias.end());
+      row.token_counts =
+          held->counts.emplace_back(row.token_counts.begin(), row.token_counts.end());
+      held->rows.push_back(row);
+    }
+    return held;
+  }
 
-  template <typename Op>
-  void Run(const Op& op) {
+  // Keeps `op` for when it is waited for.
+  void Run(std::function<void()> op) { todo_.push_back(std::move(op)); }
+  // The first `count` of what there is to do.
+  void Do(size_t count) {
     const DeviceArena::Access access(arena_);
-    op();
+    for (size_t i = 0; i < count; ++i) todo_[i]();
+    todo_.erase(todo_.begin(), todo_.begin() + static_cast<std::ptrdiff_t>(count));
   }
 
   StatusOr<DeviceMemory> Copied(const void* host, int64_t bytes) {
@@ -280,8 +324,11 @@ class SeparateMemoryOps final : public Ops<F> {
 
   std::unique_ptr<Ops<F>> ops_;
   DeviceArena arena_;
-  std::vector<Sampled> sampled_;  // since the last Finish
+  std::deque<std::function<void()>> todo_;
+  std::deque<size_t> marks_;  // how much of todo_ was asked for before each
   int64_t copies_to_device_ = 0;
+  int64_t marks_ahead_ = 0;
+  int64_t waits_left_ = -1;
 };
 
 }  // namespace sterna::testing

@@ -3,8 +3,10 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -19,8 +21,10 @@ namespace {
 
 using ::sterna::testing::AllLogits;
 using ::sterna::testing::ExpectSameBits;
+using ::sterna::testing::Greedy;
 using ::sterna::testing::MixedRequests;
 using ::sterna::testing::Output;
+using ::sterna::testing::ReadAll;
 using ::sterna::testing::RunAlone;
 using ::sterna::testing::RunTogether;
 using ::sterna::testing::SeparateMemoryOps;
@@ -104,10 +108,14 @@ TEST(SeparateMemoryTest, TheEngineGivesTheSameBits) {
     TinyEngine plain(options, Cpu());
     const std::vector<Output> expected = RunAlone(plain, requests);
     const auto separate = [] { return std::make_unique<SeparateMemoryOps<float>>(Cpu()); };
-    {
-      TinyEngine tiny(options, separate());
+    for (const bool async : {false, true}) {
+      options.engine.async_scheduling = async;
+      auto ops = separate();
+      const SeparateMemoryOps<float>& watched = *ops;
+      TinyEngine tiny(options, std::move(ops));
       ExpectSameBits(expected, RunTogether(tiny, requests), "separate memory, together");
       EXPECT_GT(tiny.sums().most_running, 8) << "the requests did not run together";
+      EXPECT_EQ(watched.marks_ahead() > 20, async) << watched.marks_ahead();
     }
     options.engine.max_chunk_tokens = 7;
     options.engine.num_kv_blocks = 18;
@@ -115,6 +123,147 @@ TEST(SeparateMemoryTest, TheEngineGivesTheSameBits) {
     ExpectSameBits(expected, RunTogether(tiny, requests), "separate memory, small cache");
     EXPECT_GT(tiny.sums().preemptions, 0) << "no block was ever another sequence's";
   }
+}
+
+// Steps that are planned before the one before them is done.
+class AsyncSchedulingTest : public ::testing::Test {
+ protected:
+  // Ops that the engine which is made next runs on.
+  std::unique_ptr<Ops<float>> Separate() {
+    auto ops = std::make_unique<SeparateMemoryOps<float>>(Cpu());
+    ops_ = ops.get();
+    return ops;
+  }
+
+  SeparateMemoryOps<float>* ops_ = nullptr;
+};
+
+// No request here has penalties, so that every step may be asked for ahead.
+TEST_F(AsyncSchedulingTest, GivesTheSameBitsOneStepAhead) {
+  std::vector<Request> requests = MixedRequests(24);
+  for (Request& request : requests) {
+    request.sampling.repetition_penalty = 1.0f;
+    request.sampling.frequency_penalty = 0.0f;
+    request.sampling.presence_penalty = 0.0f;
+  }
+  TinyEngineOptions options;
+  TinyEngine plain(options, Cpu());
+  const std::vector<Output> expected = RunAlone(plain, requests);
+  {
+    TinyEngine tiny(options, Separate());
+    ExpectSameBits(expected, RunTogether(tiny, requests), "ahead");
+    EXPECT_GE(ops_->marks_ahead(), tiny.sums().steps - 2);
+    EXPECT_EQ(tiny.sums().inter_token_count, plain.sums().inter_token_count);
+  }
+  {
+    TinyEngine tiny(options, Separate());
+    ExpectSameBits(expected, RunAlone(tiny, requests), "ahead, alone");
+    EXPECT_GT(ops_->marks_ahead(), tiny.sums().steps / 2);
+  }
+  options.engine.max_chunk_tokens = 7;
+  options.engine.max_step_prompt_tokens = 9;
+  options.engine.num_kv_blocks = 18;
+  TinyEngine tiny(options, Separate());
+  ExpectSameBits(expected, RunTogether(tiny, requests), "ahead, small cache");
+  EXPECT_GT(tiny.sums().preemptions, 0) << "no sequence was preempted with a step in flight";
+  tiny.Stop();
+  EXPECT_EQ(tiny.sums().finished, 24);
+  EXPECT_EQ(tiny.sums().output_tokens, plain.sums().output_tokens);
+  EXPECT_EQ(tiny.sums().prompt_tokens, plain.sums().prompt_tokens);
+  EXPECT_EQ(tiny.sums().kv_blocks_used, 0);
+}
+
+// What a step in flight computes beyond a request's end is dropped, and its blocks are used again.
+TEST_F(AsyncSchedulingTest, DropsWhatIsDrawnBeyondAStop) {
+  TinyEngine plain({}, Cpu());
+  const Output whole = ReadAll(**plain.engine().Submit(Greedy(9, 40)));
+  std::vector<Request> requests;
+  for (const size_t last : {0, 1, 7, 20, 38}) {
+    Request& request = requests.emplace_back(Greedy(9, 40));
+    request.stop.stop_token_ids = {whole.tokens[last].id};
+  }
+  const std::vector<Output> expected = RunAlone(plain, requests);
+  TinyEngineOptions options;
+  options.engine.num_kv_blocks = 6;
+  TinyEngine tiny(options, Separate());
+  const std::vector<Output> outputs = RunTogether(tiny, requests);
+  ExpectSameBits(expected, outputs, "stop tokens");
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(outputs[i].end.reason, FinishReason::kStop);
+    EXPECT_EQ(outputs[i].end.usage.completion_tokens, expected[i].end.usage.completion_tokens);
+  }
+  EXPECT_GT(ops_->marks_ahead(), 5);
+}
+
+TEST_F(AsyncSchedulingTest, CancellingAndStoppingWithAStepInFlightLosesNothing) {
+  TinyEngineOptions options;
+  options.engine.num_kv_blocks = 60;
+  auto tiny = std::make_unique<TinyEngine>(options, Separate());
+  std::vector<std::shared_ptr<TokenStream>> streams;
+  for (int i = 0; i < 24; ++i) streams.push_back(*tiny->engine().Submit(Greedy(5 + i, 200, i)));
+  for (size_t i = 0; i < streams.size(); i += 3) {
+    (void)streams[i]->WaitAndTake();
+    streams[i]->Cancel();
+    EXPECT_EQ(ReadAll(*streams[i]).end.reason, FinishReason::kCancelled);
+  }
+  tiny->engine().CancelAll();
+  EXPECT_TRUE(tiny->engine().WaitUntilIdle(std::chrono::seconds(30)));
+  const Output after = ReadAll(**tiny->engine().Submit(Greedy(9, 40)));
+  TinyEngine plain({}, Cpu());
+  ExpectSameBits({ReadAll(**plain.engine().Submit(Greedy(9, 40)))}, {after}, "after");
+  // And an engine that ends in the middle of its work.
+  const std::shared_ptr<TokenStream> last = *tiny->engine().Submit(Greedy(9, 400));
+  (void)last->WaitAndTake();
+  tiny->Stop();
+  EXPECT_EQ(ReadAll(*last).end.reason, FinishReason::kCancelled);
+  EXPECT_EQ(tiny->sums().finished, 26);
+  EXPECT_EQ(tiny->sums().kv_blocks_used, 0);
+}
+
+TEST_F(AsyncSchedulingTest, AFailureWithAStepInFlightEndsEveryRequest) {
+  for (const int64_t waits : {0, 1, 5, 30}) {
+    std::unique_ptr<Ops<float>> ops = Separate();
+    ops_->FailAfterWaits(waits);
+    TinyEngine tiny({}, std::move(ops));
+    std::vector<std::shared_ptr<TokenStream>> streams;
+    for (int i = 0; i < 4; ++i) {
+      StatusOr<std::shared_ptr<TokenStream>> stream = tiny.engine().Submit(Greedy(10, 100, i));
+      if (stream.ok()) streams.push_back(*stream);
+    }
+    for (const auto& stream : streams) {
+      const Output output = ReadAll(*stream);
+      EXPECT_EQ(output.end.reason, FinishReason::kFailed);
+      EXPECT_THAT(output.end.error.ToString(), HasSubstr("caught fire"));
+    }
+    EXPECT_TRUE(tiny.engine().WaitUntilIdle(std::chrono::seconds(10)));
+    EXPECT_FALSE(tiny.engine().healthy());
+  }
+}
+
+TEST_F(AsyncSchedulingTest, EveryJouleIsSomebodys) {
+  TinyEngineOptions options;
+  options.engine.num_kv_blocks = 40;
+  TinyEngine tiny(options, Separate());
+  std::atomic<bool> done = false;
+  std::thread burner([&] {
+    while (!done) {
+      tiny.meter().Add(10007);
+      std::this_thread::yield();
+    }
+  });
+  std::vector<Request> requests = MixedRequests(16);
+  for (Request& request : requests) request.stop.ignore_eos = false;
+  const std::vector<Output> outputs = RunTogether(tiny, requests);
+  tiny.Stop();
+  done = true;
+  burner.join();
+  const EnergyTotals energy = tiny.sums().energy;
+  int64_t requests_nj = 0;
+  for (const Output& output : outputs) requests_nj += output.end.usage.energy_nj;
+  EXPECT_GT(requests_nj, 0);
+  EXPECT_EQ(requests_nj, energy.prefill_nj + energy.decode_nj);
+  EXPECT_EQ(requests_nj + energy.idle_nj + energy.overhead_nj + energy.settlement_nj,
+            energy.meter_nj);
 }
 
 TEST(SeparateMemoryTest, TuningRunsOnPlacedWeights) {
