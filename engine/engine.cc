@@ -353,9 +353,7 @@ std::optional<StepInFlight> EngineImpl::Launch() {
     const StepTokens counts = generation->CountTokens(w.num_tokens);
     step.stats.prompt_tokens += counts.prompt;
     step.stats.recomputed_tokens += counts.recomputed;
-    if (w.num_tokens < w.sequence->num_to_compute()) continue;
-    step.sampled.push_back(generation);
-    if (generation->sampling_needs_tokens()) step.ahead = false;
+    if (w.num_tokens == w.sequence->num_to_compute()) step.sampled.push_back(generation);
   }
   RunForward(step);
   for (const ScheduledSequence& w : step.plan.work) w.sequence->Advance(w.num_tokens);

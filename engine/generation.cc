@@ -52,7 +52,12 @@ StepTokens Generation::CountTokens(int64_t num_tokens) const {
           .recomputed = again};
 }
 
-SampleParams Generation::NextSample() const {
+SampleParams Generation::NextSample() {
+  if (counts_tokens_) {
+    counts_.resize(count_index_.size());
+    const int32_t last = tokens().back();
+    if (IsDrawnToken(last)) counts_.push_back({.token = last, .in_output = 1});
+  }
   return {.temperature = sampling_.temperature,
           .top_k = sampling_.top_k,
           .top_p = sampling_.top_p,
@@ -118,6 +123,7 @@ bool Generation::IsEndToken(int32_t token) const {
 }
 
 void Generation::CountToken(int32_t token, bool is_output) {
+  counts_.resize(count_index_.size());
   const auto [it, inserted] = count_index_.try_emplace(token, counts_.size());
   if (inserted) counts_.push_back({.token = token, .in_output = 0});
   if (is_output) ++counts_[it->second].in_output;

@@ -47,10 +47,8 @@ class Generation final : public Sequence {
   StepTokens CountTokens(int64_t num_tokens) const;
   void AddEnergy(int64_t nanojoules) { energy_nj_ += nanojoules; }
 
-  // Parameters for drawing the next token; valid until Accept.
-  SampleParams NextSample() const;
-  // Whether they depend on all tokens before it.
-  bool sampling_needs_tokens() const { return counts_tokens_; }
+  // Parameters for drawing the next token; valid until the next call of this or of Accept.
+  SampleParams NextSample();
   // Once the next token is drawn: whether another may follow.
   bool may_go_on() const { return num_tokens() + 1 - num_prompt_tokens() < stop_.max_tokens; }
   // Appends the drawn token and streams what it completes. Returns the completion, its usage still
@@ -73,7 +71,7 @@ class Generation final : public Sequence {
   StopStringMatcher matcher_;
   // Occurrences for the penalties; kept only when one is on.
   bool counts_tokens_;
-  std::vector<TokenCount> counts_;
+  std::vector<TokenCount> counts_;  // those of count_index_, then at most one DrawnToken
   absl::flat_hash_map<int32_t, size_t> count_index_;  // token -> its place in counts_
 
   int64_t arrival_ns_;

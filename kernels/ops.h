@@ -46,8 +46,8 @@ namespace sterna {
 // x[t] = table[token_ids[t]].
 template <typename F>
 struct EmbedTokensParams {
-  std::span<const int32_t> token_ids;   // [T], each in [0, table.rows) or a DrawnToken
-  std::span<const int32_t> drawn = {};  // [most rows]: SampleOpParams::drawn of a call before
+  std::span<const int32_t> token_ids;   // [T], each in [0, table.rows), or a DrawnToken
+  std::span<const int32_t> drawn = {};  // [most rows]: what DrawnTokens stand for
   DenseMatrix table;                    // [vocabulary, D]
   Mat<F> x;                             // out [T, D]
 };
@@ -180,7 +180,9 @@ struct SampleOpParams {
   Mat<const F> logits;                   // [R, vocabulary]
   std::span<const SampleParams> params;  // [R], host, as is what they point to
   std::span<SampleResult> results;       // out [R], host
-  std::span<int32_t> drawn = {};         // out [R] or empty: the tokens, for EmbedTokens
+  // [most rows] or empty: before, what DrawnTokens of the counts stand for; then the tokens [R] of
+  // this call, for those of the next step.
+  std::span<int32_t> drawn = {};
 };
 
 // What a device chose by measurement, for people to read.
@@ -305,7 +307,7 @@ class Ops {
   }
 
   // Whether ops return long before they are done, so that it pays to ask for a step while the one
-  // before it is being done.
+  // before it is being done. Only such a device knows DrawnTokens.
   virtual bool runs_ahead() const { return false; }
   // Marks a place in what is asked for. Up to kMostMarks need not have been waited for yet; of
   // Sample calls, one lies between two marks, and none is made while there are so many.

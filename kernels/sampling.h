@@ -2,7 +2,6 @@
 #ifndef STERNA_KERNELS_SAMPLING_H_
 #define STERNA_KERNELS_SAMPLING_H_
 
-#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <utility>
@@ -10,16 +9,12 @@
 
 namespace sterna {
 
-// Stands for the token that row `row` of a Sample call draws, as long as only the device knows it.
-// (-1 is a padding token: kernels/ops.h.)
+// Stands for the token that row `row` of the Sample call before draws, as long as only the device
+// knows it (Ops::runs_ahead). -1 is a padding token (kernels/ops.h).
 constexpr int32_t DrawnToken(int64_t row) { return static_cast<int32_t>(-2 - row); }
 constexpr bool IsDrawnToken(int32_t id) { return id <= -2; }
 // Its row.
 constexpr int64_t RowOfDrawnToken(int32_t id) { return -2 - static_cast<int64_t>(id); }
-// The token that `id` is or stands for, where `drawn` can be read.
-constexpr int32_t KnownToken(int32_t id, std::span<const int32_t> drawn) {
-  return IsDrawnToken(id) ? drawn[static_cast<size_t>(RowOfDrawnToken(id))] : id;
-}
 
 struct TokenCount {
   int32_t token;
@@ -47,7 +42,8 @@ struct SampleParams {
   float presence_penalty = 0.0f;
   float frequency_penalty = 0.0f;
   std::span<const std::pair<int32_t, float>> logit_bias;  // (token, added to its logit)
-  // Every token of prompt and output once; may be empty when the three penalties are off.
+  // Every token of prompt and output once; may be empty when the three penalties are off. The last
+  // may be a DrawnToken, in_output 1: that token once more, whether it is among the others or not.
   std::span<const TokenCount> token_counts;
   uint64_t seed = 0;
   uint64_t position = 0;      // index of the token to be drawn within its sequence

@@ -106,7 +106,8 @@ Status Model<F>::AllocateWorkspaces() {
                            {&logits_, limits_.logit_rows, config_->vocab_size}}) {
     STERNA_RETURN_IF_ERROR(size.workspace->Allocate(*ops_, size.rows, size.cols));
   }
-  STERNA_ASSIGN_OR_RETURN(drawn_, AllocateArray<int32_t>(*ops_, limits_.logit_rows));
+  STERNA_ASSIGN_OR_RETURN(
+      drawn_, AllocateArray<int32_t>(*ops_, ops_->runs_ahead() ? limits_.logit_rows : 0));
   linear_inputs_.resize(config_->linear_rms_norm ? 3 : 0);
   for (QuantizedWorkspace& inputs : linear_inputs_) {
     STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
@@ -160,12 +161,13 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
 
 template <typename F>
 void Model<F>::Sample(std::span<const SampleParams> params, std::span<SampleResult> results) {
-  num_drawn_ = std::ssize(params);
-  STERNA_CHECK(num_drawn_ <= limits_.logit_rows);
-  ops_->Sample({.logits = AsConst(logits_.Rows(num_drawn_)),
+  const int64_t rows = std::ssize(params);
+  STERNA_CHECK(rows <= limits_.logit_rows);
+  ops_->Sample({.logits = AsConst(logits_.Rows(rows)),
                 .params = params,
                 .results = results,
-                .drawn = drawn_.span().first(params.size())});
+                .drawn = drawn_.span()});
+  num_drawn_ = std::min(rows, drawn_.size());
 }
 
 template <typename F>

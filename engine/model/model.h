@@ -140,8 +140,8 @@ class Model {
   Workspace last_x_;                               // [R, D]
   Workspace last_q_;                               // [R, H*hd]
   Workspace logits_;                               // [R, vocab]
-  DeviceArray<int32_t> drawn_;                     // [R]
-  int64_t num_drawn_ = 0;                          // by the last Sample
+  DeviceArray<int32_t> drawn_;                     // [R], where the device runs ahead
+  int64_t num_drawn_ = 0;                          // in it
 
   // By tokens, blocks of a table, and the cache's memory and kind.
   using RecordingKey = std::tuple<int64_t, int64_t, const void*, const void*, int64_t, KvType>;

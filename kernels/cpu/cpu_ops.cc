@@ -46,7 +46,7 @@ void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
   STERNA_CHECK(std::ssize(p.token_ids) == p.x.rows && p.table.cols == cols);
   ForRuns(p.x.rows, cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
-      const int64_t token = KnownToken(p.token_ids[t], p.drawn);
+      const int64_t token = p.token_ids[t];
       STERNA_CHECK(token >= 0 && token < p.table.rows);
       p.table.CopyRow(token, p.x.row(t));
     }
@@ -217,7 +217,6 @@ void CpuOps::Sample(const SampleOpParams<float>& p) {
   ForRuns(rows, p.logits.cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t r = first; r < first + count; ++r) {
       p.results[r] = SampleRow(kernels_, p.logits.row(r), p.logits.cols, p.params[r]);
-      if (!p.drawn.empty()) p.drawn[r] = p.results[r].token;
     }
   });
 }

@@ -63,38 +63,57 @@ __global__ void __launch_bounds__(kThreads) OwnKernel(const SampleArgs p) {
 // --- Bias and penalties. Where logprobs are asked for, an entry keeps what it replaced.
 
 template <typename Adjust>
-__device__ void ForEntries(const Row& row, uint8_t* staging, uint32_t offset_bytes,
-                           uint32_t entries, const Adjust& adjust) {
-  SampleEntry* const first = row.Entries(staging, offset_bytes);
+__device__ void AdjustEntry(const Row& row, SampleEntry& entry, const Adjust& adjust) {
+  float& logit = row.logits[entry.token];
+  const float before = logit;
+  logit = adjust(before, entry);
+  if (row.params.num_logprobs >= 0) entry.value = __float_as_uint(before);
+}
+
+template <typename Adjust>
+__device__ void ForEntries(const Row& row, SampleEntry* first, uint32_t entries,
+                           const Adjust& adjust) {
   for (uint32_t i = blockIdx.x * kThreads + threadIdx.x; i < entries;
        i += kAdjustBlocks * kThreads) {
-    float& logit = row.logits[first[i].token];
-    const float before = logit;
-    logit = adjust(before, first[i].value);
-    if (row.params.num_logprobs >= 0) first[i].value = __float_as_uint(before);
+    AdjustEntry(row, first[i], adjust);
   }
 }
 
 __global__ void __launch_bounds__(kThreads) BiasKernel(const SampleArgs p) {
   WaitForPreviousKernel();
   const Row row(p, blockIdx.y);
-  ForEntries(row, p.staging, row.params.bias_offset_bytes, row.params.bias_entries,
-             [](float logit, uint32_t bias) { return logit + __uint_as_float(bias); });
+  ForEntries(
+      row, row.Entries(p.staging, row.params.bias_offset_bytes), row.params.bias_entries,
+      [](float logit, const SampleEntry& entry) { return logit + __uint_as_float(entry.value); });
+}
+
+__device__ float Penalised(const SampleRow& params, float logit, int in_output) {
+  logit = logit > 0.0f ? logit / params.repetition_penalty : logit * params.repetition_penalty;
+  logit -= params.frequency_penalty * static_cast<float>(in_output);
+  if (in_output > 0) logit -= params.presence_penalty;
+  return logit;
 }
 
 __global__ void __launch_bounds__(kThreads) PenaltiesKernel(const SampleArgs p) {
   WaitForPreviousKernel();
   const Row row(p, blockIdx.y);
   const SampleRow& params = row.params;
-  ForEntries(row, p.staging, params.counts_offset_bytes, params.counts_entries,
-             [&](float logit, uint32_t value) {
-               const int in_output = static_cast<int>(value);
-               logit = logit > 0.0f ? logit / params.repetition_penalty
-                                    : logit * params.repetition_penalty;
-               logit -= params.frequency_penalty * static_cast<float>(in_output);
-               if (in_output > 0) logit -= params.presence_penalty;
-               return logit;
-             });
+  SampleEntry* const first = row.Entries(p.staging, params.counts_offset_bytes);
+  // The token drawn before counts once more where it has an entry already, else in the last.
+  const int drawn = params.drawn_row < 0 ? -1 : p.drawn[params.drawn_row];
+  const uint32_t entries = params.counts_entries - (drawn < 0 ? 0u : 1u);
+  ForEntries(row, first, entries, [&](float logit, const SampleEntry& entry) {
+    return Penalised(params, logit, static_cast<int>(entry.value) + (entry.token == drawn ? 1 : 0));
+  });
+  if (drawn < 0 || blockIdx.x != kAdjustBlocks - 1) return;
+  uint64_t found = 0;
+  for (uint32_t i = threadIdx.x; i < entries; i += kThreads) found += first[i].token == drawn;
+  found = BlockReduce(found, Add(), reinterpret_cast<uint64_t*>(SharedMemory()));
+  if (found != 0 || threadIdx.x != 0) return;
+  first[entries].token = drawn;
+  AdjustEntry(row, first[entries], [&](float logit, const SampleEntry&) {
+    return Penalised(params, logit, /*in_output=*/1);
+  });
 }
 
 // --- The largest logit and the weights.
@@ -410,7 +429,7 @@ cudaError_t LaunchSample(const SampleArgs& p, cudaStream_t stream) {
   } steps[] = {
       {p.work.logprobs, OwnKernel, {chunks, dim3(kThreads), kScratch, true}},
       {p.work.bias, BiasKernel, {adjust, dim3(kThreads), 0, true}},
-      {p.work.penalties, PenaltiesKernel, {adjust, dim3(kThreads), 0, true}},
+      {p.work.penalties, PenaltiesKernel, {adjust, dim3(kThreads), kScratch, true}},
       {true, LargestKernel, {chunks, dim3(kThreads), kScratch, true}},
       {p.work.draws, WeightsKernel, {chunks, dim3(kThreads), kScratch + histogram, true}},
       {p.work.cuts, CutKernel, {dim3(rows), dim3(kCutThreads), sizeof(CutShared), true}},

@@ -65,8 +65,10 @@ struct SampleRow {
   int32_t top_k;         // 0: off
   int32_t num_logprobs;  // -1: none
   int32_t draws;         // 0: takes the largest
+  int32_t drawn_row;     // the last count is of SampleArgs::drawn[drawn_row]; -1: of no such token
+  int32_t unused;
 };
-static_assert(sizeof(SampleRow) == 72 && sizeof(SampleEntry) == 8, "read by the device");
+static_assert(sizeof(SampleRow) == 80 && sizeof(SampleEntry) == 8, "read by the device");
 
 // Top-p and top-k look at histograms of the logits below the largest first.
 inline constexpr int32_t kSampleBuckets = 2048;
@@ -104,7 +106,8 @@ struct SampleArgs {
   uint8_t* staging;      // as StageSampleParams wrote it; its entries are overwritten
   uint8_t* workspace;    // [SampleWorkspaceBytes(rows)]
   uint8_t* results;      // [SampleResultBytes(rows, work.logprobs)]
-  int32_t* drawn;        // [rows]: the tokens once more, or null
+  int32_t* drawn;        // [most rows]: read for the rows' drawn_row, then the tokens [rows] once
+                         // more; null: nobody wants them
   int32_t rows;          // 1 .. kMostSampleRows
   int32_t vocabulary;    // 1 .. kMostVocabulary
   SampleWork work;       // at least what StageSampleParams returned; more changes no result

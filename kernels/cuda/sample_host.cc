@@ -37,6 +37,7 @@ SampleRow StagedRow(const SampleParams& p) {
   row.top_k = std::max(p.top_k, 0);
   row.num_logprobs = std::max(p.num_logprobs, -1);
   row.draws = draws;
+  row.drawn_row = -1;
   return row;
 }
 
@@ -56,11 +57,13 @@ SampleWork StageSampleParams(std::span<const SampleParams> params, int32_t vocab
   STERNA_CHECK(staging.size() <= std::numeric_limits<uint32_t>::max());
   SampleWork work;
   size_t next = params.size() * sizeof(SampleRow);
-  auto append = [&](int32_t token, uint32_t value) {
-    STERNA_CHECK(token >= 0 && token < vocabulary);
-    const SampleEntry entry = {token, value};
+  auto append_entry = [&](const SampleEntry& entry) {
     std::memcpy(&staging[next], &entry, sizeof(entry));
     next += sizeof(entry);
+  };
+  auto append = [&](int32_t token, uint32_t value) {
+    STERNA_CHECK(token >= 0 && token < vocabulary);
+    append_entry({token, value});
   };
   for (size_t r = 0; r < params.size(); ++r) {
     const SampleParams& p = params[r];
@@ -71,9 +74,15 @@ SampleWork StageSampleParams(std::span<const SampleParams> params, int32_t vocab
     row.counts_offset_bytes = static_cast<uint32_t>(next);
     if (Penalises(p)) {
       row.counts_entries = static_cast<uint32_t>(p.token_counts.size());
-      for (const TokenCount& count : p.token_counts) {
+      std::span<const TokenCount> counts = p.token_counts;
+      if (IsDrawnToken(counts.back().token)) {
+        row.drawn_row = static_cast<int32_t>(RowOfDrawnToken(counts.back().token));
+        counts = counts.first(counts.size() - 1);
+      }
+      for (const TokenCount& count : counts) {
         append(count.token, static_cast<uint32_t>(count.in_output));
       }
+      if (row.drawn_row >= 0) append_entry({.token = -1, .value = 0});
     }
     std::memcpy(&staging[r * sizeof(SampleRow)], &row, sizeof(row));
     work.bias |= row.bias_entries > 0;

@@ -156,9 +156,8 @@ class ReferenceOps final : public HostMemoryOps<F> {
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
     STERNA_CHECK(p.table.cols == p.x.cols);
     for (int64_t t = 0; t < p.x.rows; ++t) {
-      const int32_t token = KnownToken(p.token_ids[t], p.drawn);
-      STERNA_CHECK(token >= 0 && token < p.table.rows);
-      p.table.CopyRow(token, p.x.row(t));
+      STERNA_CHECK(p.token_ids[t] >= 0 && p.token_ids[t] < p.table.rows);
+      p.table.CopyRow(p.token_ids[t], p.x.row(t));
     }
   }
 
@@ -265,7 +264,6 @@ class ReferenceOps final : public HostMemoryOps<F> {
   void Sample(const SampleOpParams<F>& p) override {
     for (int64_t r = 0; r < p.logits.rows; ++r) {
       p.results[r] = ReferenceSampleRow(p.logits.row(r), p.logits.cols, p.params[r]);
-      if (!p.drawn.empty()) p.drawn[r] = p.results[r].token;
     }
   }
 

@@ -288,6 +288,55 @@ TEST_F(CudaOpsTest, SamplesAsTheReferenceDoes) {
   EXPECT_LE(differ, rows_seen / 30);
 }
 
+// A step asked for before the one before it is done: results belong to their marks, and what was
+// drawn is embedded, and counted, without the host.
+TEST_F(CudaOpsTest, AStepAheadTakesWhatWasDrawnFromTheDevice) {
+  constexpr int64_t kVocabulary = 300, kCols = 40;
+  const std::vector<float> values = RandomFloats(random_, kVocabulary * kCols);
+  const DenseMatrix host = testing::DenseRows(values, kVocabulary, kCols);
+  const PlacedDense table = PlaceDense(host);
+  const std::vector<float> logits = RandomFloats(random_, 3 * kVocabulary, 3.0f);
+  OnDevice<int32_t> drawn(*ops_, {0, 0, 0});
+  const auto sample = [&](OnDevice<float>& from, std::span<const SampleParams> params,
+                          std::vector<SampleResult>& results) {
+    results.resize(params.size());
+    ops_->Sample({.logits = AsConst(from.AsRows(std::ssize(params))),
+                  .params = params,
+                  .results = results,
+                  .drawn = {drawn.data(), 3}});
+    ops_->Mark();
+  };
+  for (int step = 0; step < 5; ++step) {
+    OnDevice<float> first_logits(*ops_, logits), second_logits(*ops_, logits);
+    const std::vector<SampleParams> greedy(3, SampleParams{.temperature = 0});
+    std::vector<SampleResult> first, second;
+    sample(first_logits, greedy, first);
+    OnDevice<int32_t> ids(*ops_, {DrawnToken(2), 7, DrawnToken(0)});
+    OnDevice<float> x(*ops_, Noise(3 * kCols));
+    ops_->EmbedTokens(
+        {.token_ids = ids.span(), .drawn = drawn.span(), .table = table.view, .x = x.AsRows(3)});
+    // So large a penalty that the second time another token is the largest.
+    const std::vector<TokenCount> counts = {{9, 1}, {DrawnToken(1), 1}};
+    std::vector<SampleParams> penalised = greedy;
+    penalised[1].frequency_penalty = 1000;
+    penalised[1].token_counts = counts;
+    sample(second_logits, penalised, second);
+
+    ASSERT_TRUE(ops_->Wait().ok());
+    EXPECT_GE(first[0].token, 0);
+    ASSERT_TRUE(ops_->Wait().ok());
+    EXPECT_EQ(first[0].token, second[0].token);
+    EXPECT_NE(first[1].token, second[1].token);
+    EXPECT_EQ(first[2].token, second[2].token);
+    std::vector<float> expected(3 * kCols);
+    const std::vector<int32_t> known = {first[2].token, 7, first[0].token};
+    reference_->EmbedTokens({.token_ids = known, .table = host, .x = View(expected, 3)});
+    EXPECT_THAT(x.Read(), ContainerEq(expected));
+    EXPECT_THAT(drawn.Read(),
+                ::testing::ElementsAre(second[0].token, second[1].token, second[2].token));
+  }
+}
+
 TEST_F(CudaOpsTest, MemoryThatIsNotThereIsRefusedWithNumbers) {
   const StatusOr<DeviceMemory> memory = ops_->Allocate(int64_t{1} << 50);
   ASSERT_TRUE(absl::IsResourceExhausted(memory.status())) << memory.status();

@@ -31,6 +31,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/ops.h"
+#include "tests/testing/drawn_tokens.h"
 
 namespace sterna::testing {
 
@@ -162,7 +163,11 @@ class SeparateMemoryOps final : public Ops<F> {
 
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
     AllDevice(p.token_ids, p.drawn, p.table, p.x);
-    Run([this, p] { ops_->EmbedTokens(p); });
+    Run([this, p] {
+      std::vector<int32_t> ids;
+      for (const int32_t id : p.token_ids) ids.push_back(KnownToken(id, p.drawn));
+      ops_->EmbedTokens({.token_ids = ids, .table = p.table, .x = p.x});
+    });
   }
   void RmsNorm(const RmsNormParams<F>& p) override {
     AllDevice(p.x, p.weight, p.y);
@@ -211,13 +216,13 @@ class SeparateMemoryOps final : public Ops<F> {
       Host(params.token_counts);
     }
     Device(p.drawn);
-    Run([this, params = HeldParams(p.params), logits = p.logits, drawn = p.drawn, to = p.results] {
-      std::vector<SampleResult> results(to.size());
-      ops_->Sample({.logits = logits,
-                    .params = params->rows,
-                    .results = std::span(results),
-                    .drawn = drawn});
-      std::ranges::move(results, to.begin());
+    Run([this, held = Hold(p.params), logits = p.logits, drawn = p.drawn, to = p.results] {
+      for (size_t r = 0; r < to.size(); ++r) {
+        held->counts[r] = KnownCounts(held->counts[r], drawn);
+        held->rows[r].token_counts = held->counts[r];
+      }
+      ops_->Sample({.logits = logits, .params = held->rows, .results = to});
+      for (size_t r = 0; r < to.size() && !drawn.empty(); ++r) drawn[r] = to[r].token;
     });
   }
   std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override {
@@ -251,10 +256,10 @@ class SeparateMemoryOps final : public Ops<F> {
   // What a Sample call was given, with all that it points to.
   struct Params {
     std::vector<SampleParams> rows;
-    std::deque<std::vector<std::pair<int32_t, float>>> biases;
+    std::deque<std::vector<std::pair<int32_t, float>>> biases;  // of each row, as the next
     std::deque<std::vector<TokenCount>> counts;
   };
-  static std::shared_ptr<const Params> HeldParams(std::span<const SampleParams> rows) {
+  static std::shared_ptr<Params> Hold(std::span<const SampleParams> rows) {
     auto held = std::make_shared<Params>();
     for (SampleParams row : rows) {
       row.logit_bias = held->biases.emplace_back(row.logit_bias.begin(), row.logit_bias.end());

@@ -84,6 +84,7 @@ class RecordingListener final : public StatsListener {
  public:
   struct Sums {
     int64_t steps = 0;
+    int64_t duration_ns = 0;  // of all steps
     int64_t prompt_tokens = 0;
     int64_t recomputed_tokens = 0;
     int64_t output_tokens = 0;
@@ -102,6 +103,7 @@ class RecordingListener final : public StatsListener {
   void OnStep(const StepStats& stats) override {
     MutexLock lock(mutex_);
     ++sums_.steps;
+    sums_.duration_ns += stats.duration_ns;
     sums_.prompt_tokens += stats.prompt_tokens;
     sums_.recomputed_tokens += stats.recomputed_tokens;
     sums_.output_tokens += stats.output_tokens;
@@ -134,6 +136,7 @@ class RecordingListener final : public StatsListener {
 
 // One model and one engine over it.
 struct TinyEngineOptions {
+  ModelConfig model = TinyConfig();
   EngineOptions engine = {.max_step_tokens = 512,
                           .max_chunk_tokens = 512,
                           .max_sequences = 64,
@@ -148,7 +151,7 @@ class TinyEngine {
  public:
   explicit TinyEngine(const TinyEngineOptions& options = {},
                       std::unique_ptr<Ops<float>> ops = nullptr)
-      : config_(TinyConfig()),
+      : config_(options.model),
         weights_(MakeRandomWeights(config_, 1, /*sub_norms=*/false, options.head)) {
     if (ops == nullptr) {
       StatusOr<std::unique_ptr<Ops<float>>> cpu = CreateCpuOps(options.cpu);

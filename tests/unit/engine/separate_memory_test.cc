@@ -138,14 +138,8 @@ class AsyncSchedulingTest : public ::testing::Test {
   SeparateMemoryOps<float>* ops_ = nullptr;
 };
 
-// No request here has penalties, so that every step may be asked for ahead.
 TEST_F(AsyncSchedulingTest, GivesTheSameBitsOneStepAhead) {
-  std::vector<Request> requests = MixedRequests(24);
-  for (Request& request : requests) {
-    request.sampling.repetition_penalty = 1.0f;
-    request.sampling.frequency_penalty = 0.0f;
-    request.sampling.presence_penalty = 0.0f;
-  }
+  const std::vector<Request> requests = MixedRequests(24);
   TinyEngineOptions options;
   TinyEngine plain(options, Cpu());
   const std::vector<Output> expected = RunAlone(plain, requests);
@@ -193,6 +187,18 @@ TEST_F(AsyncSchedulingTest, DropsWhatIsDrawnBeyondAStop) {
     EXPECT_EQ(outputs[i].end.usage.completion_tokens, expected[i].end.usage.completion_tokens);
   }
   EXPECT_GT(ops_->marks_ahead(), 5);
+}
+
+TEST_F(AsyncSchedulingTest, NothingIsPlannedBeyondTheLastToken) {
+  TinyEngineOptions options;
+  options.engine.num_kv_blocks = 4;  // exactly as large as the request
+  const Request request = Greedy(9, 4 * kKvBlockTokens - 9);
+  TinyEngine plain(options, Cpu());
+  TinyEngine tiny(options, Separate());
+  ExpectSameBits(RunAlone(plain, {request}), RunAlone(tiny, {request}), "the whole cache");
+  plain.Stop();
+  tiny.Stop();
+  EXPECT_EQ(tiny.sums().steps - plain.sums().steps, 0);
 }
 
 TEST_F(AsyncSchedulingTest, CancellingAndStoppingWithAStepInFlightLosesNothing) {
@@ -252,9 +258,14 @@ TEST_F(AsyncSchedulingTest, EveryJouleIsSomebodys) {
     }
   });
   std::vector<Request> requests = MixedRequests(16);
-  for (Request& request : requests) request.stop.ignore_eos = false;
+  // Most end with a step in flight that goes on with them.
+  for (Request& request : requests) {
+    for (int32_t token = 0; token < 256; token += 9) request.stop.stop_token_ids.push_back(token);
+  }
+  const int64_t start_ns = Clock::Steady().NowNs();
   const std::vector<Output> outputs = RunTogether(tiny, requests);
   tiny.Stop();
+  EXPECT_LE(tiny.sums().duration_ns, Clock::Steady().NowNs() - start_ns) << "steps do not overlap";
   done = true;
   burner.join();
   const EnergyTotals energy = tiny.sums().energy;

@@ -15,6 +15,7 @@
 #include "kernels/cuda/dense_fragment_format.h"
 #include "kernels/cuda/dense_linear.h"
 #include "kernels/cuda/embed.h"
+#include "tests/testing/drawn_tokens.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
 namespace sterna {
@@ -154,18 +155,21 @@ TEST(CudaEmbedTokens, EqualsTheReference) {
     for (const DenseMatrix& host :
          {testing::DenseRows(values, kRows, cols), bf16_tiles.view(), int8_tiles.view()}) {
       const OnDevice table(host);
-      std::vector<int32_t> ids = {36, 0, -1, 15, 16, 16, 31, 8, -7, 7};
+      const std::vector<int32_t> drawn = {5, 36, 0};
+      std::vector<int32_t> ids = {36, 0, -1, 15, 16, 16, 31, 8, DrawnToken(2), 7, DrawnToken(0)};
       for (int32_t id = 0; id < kRows; ++id) ids.push_back(id);
       const int64_t tokens = std::ssize(ids);
       std::vector<float> x(static_cast<size_t>(tokens * cols), kNan), expected(x.size());
       ASSERT_EQ(cuda::LaunchEmbedTokens({.token_ids = ids.data(),
+                                         .drawn = drawn.data(),
                                          .tokens = static_cast<int32_t>(tokens),
                                          .table = table.view(),
                                          .x = x.data()},
                                         nullptr),
                 cudaSuccess);
       for (int64_t t = 0; t < tokens; ++t) {
-        if (ids[t] >= 0) host.CopyRow(ids[t], &expected[t * cols]);
+        const int32_t id = testing::KnownToken(ids[t], drawn);
+        if (id >= 0) host.CopyRow(id, &expected[t * cols]);
       }
       ASSERT_THAT(x, ContainerEq(expected)) << DenseTypeName(host.type) << " " << cols;
     }

@@ -20,6 +20,7 @@
 #include "gtest/gtest.h"
 #include "kernels/cuda/sample.h"
 #include "kernels/reference/reference_sampler.h"
+#include "tests/testing/drawn_tokens.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
 namespace sterna::testing {
@@ -69,6 +70,15 @@ struct Case {
     return p;
   }
 };
+
+// What the step before drew, one token for each row that it may have had.
+inline std::vector<int32_t> DrawnBefore(int64_t vocabulary) {
+  std::vector<int32_t> drawn;
+  for (int64_t row = 0; row < 64; ++row) {
+    drawn.push_back(static_cast<int32_t>((row * 37 + 5) % vocabulary));
+  }
+  return drawn;
+}
 
 inline std::vector<SampleParams> AllParams(const std::vector<Case>& rows) {
   std::vector<SampleParams> params;
@@ -122,6 +132,8 @@ inline std::vector<SampleResult> SampleOnDevice(const std::vector<Case>& rows,
   Device staging(staged.size());
   Device workspace(cuda::SampleWorkspaceBytes(std::ssize(rows)));
   Device results(cuda::SampleResultBytes(std::ssize(rows), all.logprobs));
+  std::vector<int32_t> drawn = DrawnBefore(vocabulary);
+  drawn.resize(std::max(drawn.size(), rows.size()));
   device_logits.Write(logits);
   device_masks.Write(masks);
   staging.Write(staged);
@@ -130,12 +142,14 @@ inline std::vector<SampleResult> SampleOnDevice(const std::vector<Case>& rows,
                                  .staging = staging.data(),
                                  .workspace = workspace.data(),
                                  .results = results.data(),
+                                 .drawn = drawn.data(),
                                  .rows = static_cast<int32_t>(rows.size()),
                                  .vocabulary = vocabulary,
                                  .work = all};
   EXPECT_EQ(cuda::LaunchSample(args, nullptr), cudaSuccess);
   std::vector<SampleResult> read(rows.size());
   cuda::ReadSampleResults(results.bytes(), params, vocabulary, read);
+  for (size_t r = 0; r < rows.size(); ++r) EXPECT_EQ(drawn[r], read[r].token) << "row " << r;
   return read;
 }
 inline SampleResult SampleOnDevice(const Case& row) {
@@ -147,6 +161,8 @@ inline SampleResult Reference(const Case& row) {
   const auto vocabulary = static_cast<int64_t>(row.logits.size());
   std::vector<double> logits = ToDouble(row.logits);
   SampleParams params = row.Params();
+  const std::vector<TokenCount> counts = KnownCounts(row.counts, DrawnBefore(vocabulary));
+  params.token_counts = counts;
   if (row.allowed.empty()) return ReferenceSampleRow(logits.data(), vocabulary, params);
   SampleResult result;
   params.num_logprobs = static_cast<int32_t>(vocabulary);
@@ -200,7 +216,7 @@ inline void ExpectReference(const std::vector<Case>& rows) {
   }
 }
 
-// Rows that ask for anything, alone and together.
+// Rows that ask for anything.
 class RandomCases {
  public:
   explicit RandomCases(uint64_t seed) : random_(seed) {}
@@ -243,6 +259,7 @@ class RandomCases {
   }
   void AddCounts(Case& c) {
     for (int32_t t = Int(0, 5); t < std::ssize(c.logits); t += 7) c.counts.push_back({t, t % 3});
+    if (OneIn(2)) c.counts.push_back({DrawnToken(Int(0, 63)), 1});
     c.params.repetition_penalty = Float(0.8f, 1.5f);
     c.params.presence_penalty = Float(-0.5f, 1.0f);
     c.params.frequency_penalty = Float(-0.2f, 0.5f);
