@@ -177,7 +177,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   STERNA_RETURN_IF_ERROR(CheckKvType(*ops, options.engine.kv_type));
   STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(options.head, *ops));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
-                          CreateEnergyMeter(options.energy, *clock));
+                          CreateEnergyMeter(options.energy, ops->pci_bus_id(), *clock));
   STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(options.model_dir));
   STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, options.model_dir));

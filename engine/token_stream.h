@@ -38,7 +38,7 @@ struct Usage {
   int64_t prompt_tokens = 0;
   int64_t completion_tokens = 0;
   int64_t energy_nj = 0;      // this request's share of the measured joules, in nanojoules
-  std::string energy_method;  // "nvml", "rapl" or "modelled"
+  std::string energy_method;  // EnergyMeter::method()
 };
 
 struct Completion {

@@ -281,6 +281,8 @@ class Ops {
   virtual bool Supports(KvType /*type*/) const { return true; }
   // Of the device; nothing where it is the host's.
   virtual std::optional<MemoryBytes> memory() const { return std::nullopt; }
+  // Its address on the PCI bus, e.g. "0000:1b:00.0"; empty where it is the host's processor.
+  virtual std::string pci_bus_id() const { return ""; }
 
   // Makes room for what the ops of such a step need beside their outputs; nothing is allocated
   // during a step of at most that size. Errors as of Allocate.

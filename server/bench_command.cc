@@ -319,9 +319,8 @@ Status RunBench(const BenchConfig& config) {
                           ParseList("batch", config.batch, kMostSequences));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Ops<float>> ops,
                           CreateOps(DeviceOptionsOf(config.device)));
-  const DeviceOptions device = DeviceOptionsOf(config.device);
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<EnergyMeter> meter,
-                          CreateEnergyMeter({.gpu_index = GpuIndexOf(device)}, Clock::Steady()));
+                          CreateEnergyMeter({}, ops->pci_bus_id(), Clock::Steady()));
   const int64_t start_ns = Clock::Steady().NowNs();
   STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadOrMake(config, *ops));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));

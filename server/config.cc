@@ -40,10 +40,6 @@ DeviceOptions DeviceOptionsOf(const DeviceConfig& device) {
           .cuda = {.device = static_cast<int>(device.index)}};
 }
 
-int GpuIndexOf(const DeviceOptions& device) {
-  return device.kind == DeviceKind::kCuda ? device.cuda.device : -1;
-}
-
 Flag KvCacheDtypeFlag(std::string& dtype) {
   return {.name = "kv-cache-dtype",
           .value = &dtype,
@@ -300,8 +296,7 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
       .device = DeviceOptionsOf(c.device),
       .energy = {.source = c.energy_source,
                  .watts_per_core = c.energy_watts_per_core,
-                 .idle_watts = c.energy_idle_watts,
-                 .gpu_index = GpuIndexOf(DeviceOptionsOf(c.device))},
+                 .idle_watts = c.energy_idle_watts},
       .engine = {.max_step_tokens = c.max_step_tokens,
                  .max_chunk_tokens = c.max_chunk_tokens > 0 ? c.max_chunk_tokens : kAnyTokens,
                  .max_sequences = c.max_sequences,

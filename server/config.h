@@ -77,8 +77,6 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 // Flags that more commands than those have; their values are one of their choices.
 std::vector<Flag> DeviceFlags(DeviceConfig& device);
 DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
-// As EnergyMeterOptions has it.
-int GpuIndexOf(const DeviceOptions& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
 KvType KvTypeOf(const std::string& dtype);
 Flag HeadDtypeFlag(HeadConfig& head);

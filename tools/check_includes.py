@@ -17,10 +17,11 @@ ALLOWED = {
     "server": {"base", "kernels", "engine", "server", "proto"},
     "loadtest": {"base", "loadtest", "proto"},
     "bench": {"base", "kernels", "engine", "bench"},
-    "tests": {"base", "kernels", "engine", "server", "loadtest", "proto", "tests"},
+    "tests": {"base", "kernels", "engine", "server", "loadtest", "proto", "bench", "tests"},
 }
 DEVICE_HEADER = re.compile(r"^kernels/(reference|cpu|cuda)/")
 CUDA_HEADER = re.compile(r"^(cuda|cublas|nvml|cute|cutlass)")
+CUPTI_HEADER = re.compile(r"^cupti")
 # Headers that are slow to compile or belong to the transports, by who may include them.
 THIRD_PARTY = [
     (re.compile(r"^nlohmann/"), re.compile(r"^(engine|server|loadtest|tests)/.*\.cc$"), "a .cc of a reader"),
@@ -52,6 +53,8 @@ def problems_in(path: str) -> list[str]:
                 found.append(f'{where}: "{name}" must be given from the root of the repository')
             if CUDA_HEADER.match(name) and not path.startswith("kernels/cuda/"):
                 found.append(f"{where}: CUDA header {name} outside kernels/cuda/")
+            if CUPTI_HEADER.match(name) and not re.match(r"(bench/gpu|tests/unit/bench)/", path):
+                found.append(f"{where}: {name} outside bench/gpu/")
             for header, may, who in THIRD_PARTY:
                 if header.match(name) and not may.match(path):
                     if name.startswith("nlohmann/") and JSON_HEADERS.match(path):

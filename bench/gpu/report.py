@@ -13,10 +13,37 @@ def lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
+def timeline_table(timelines: dict[str, dict]) -> list[str]:
+    """Of the summaries of timeline.py, by what was recorded."""
+    if not timelines:
+        return []
+    table = [
+        "",
+        "| step timeline, 64 streams | us a step | GPU idle, % | in graphs | elsewhere | us unrecorded | idle of it, % |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+    ]
+    columns = (
+        "step_us",
+        "idle_percent",
+        "idle_in_graphs_percent",
+        "idle_elsewhere_percent",
+        "bench_step_us_untraced",
+        "idle_percent_untraced",
+    )
+    for name, s in timelines.items():
+        values = [s.get(column) for column in columns]
+        cells = ["-" if value is None else f"{value:.1f}" for value in values]
+        table.append(f"| {name} | {' | '.join(cells)} |")
+    return table
+
+
 def main() -> None:
     folder, commit = Path(sys.argv[1]), Path(sys.argv[2]).read_text().strip()
     ceilings, kernels = lines(folder / "ceilings.jsonl"), lines(folder / "kernels.jsonl")
     engines = {p.stem: json.loads(p.read_text()) for p in sorted(folder.glob("engine-*.json"))}
+    timelines = {
+        p.name.split(".")[0]: json.loads(p.read_text()) for p in sorted(folder.glob("timeline/*.summary.json"))
+    }
     copy = next((c["gbytes_per_s"] for c in ceilings if c["op"] == "copy"), None)
     int8 = next((c["tops"] for c in ceilings if c["op"] == "int8_matmul"), None)
     bf16 = {(c["model"], c["name"], c["tokens"]): c["ns"] for c in ceilings if c["op"] == "bf16"}
@@ -60,9 +87,20 @@ def main() -> None:
                 f"| {name} | {case['name']} | {case['tokens_per_second_median']:.0f} "
                 f"| {f'{joules:.5f}' if joules is not None else '-'} |"
             )
+    table += timeline_table(timelines)
     (folder / "results.md").write_text("\n".join(table) + "\n")
     (folder / "results.json").write_text(
-        json.dumps({"commit": commit, "phases": phases, "ceilings": ceilings, "kernels": kernels, "engines": engines}, indent=1)
+        json.dumps(
+            {
+                "commit": commit,
+                "phases": phases,
+                "ceilings": ceilings,
+                "kernels": kernels,
+                "engines": engines,
+                "timelines": timelines,
+            },
+            indent=1,
+        )
     )
     print("\n".join(table))
 

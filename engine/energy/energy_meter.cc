@@ -18,9 +18,30 @@ namespace {
 constexpr char kNvmlLibrary[] = "libnvidia-ml.so.1";
 constexpr char kSysfsRoot[] = "/sys";
 
-StatusOr<std::unique_ptr<EnergyMeter>> CreateNvml(int gpu_index) {
+// What another source says of a process whose work is done on a GPU that the source does not count.
+class CpuOnlyMeter final : public EnergyMeter {
+ public:
+  explicit CpuOnlyMeter(std::unique_ptr<EnergyMeter> cpu) : cpu_(std::move(cpu)) {}
+
+  StatusOr<int64_t> ReadNanojoules() override { return cpu_->ReadNanojoules(); }
+  std::string method() const override { return cpu_->method() + "_cpu_only"; }
+  std::string scope() const override { return cpu_->scope() + "; not the gpu"; }
+  int64_t update_interval_ns() const override { return cpu_->update_interval_ns(); }
+
+ private:
+  const std::unique_ptr<EnergyMeter> cpu_;
+};
+
+using MeterOr = StatusOr<std::unique_ptr<EnergyMeter>>;
+
+MeterOr CreateNvml(const std::string& gpu_pci_bus_id) {
+  if (gpu_pci_bus_id.empty()) {
+    return absl::InvalidArgumentError(
+        "energy source 'nvml' counts a GPU, and the model runs on the CPU; take auto, rapl or "
+        "modelled");
+  }
   STERNA_ASSIGN_OR_RETURN(const NvmlApi api, NvmlApi::Load(kNvmlLibrary));
-  return NvmlMeter::Create(api, gpu_index);
+  return NvmlMeter::Create(api, gpu_pci_bus_id);
 }
 
 std::unique_ptr<EnergyMeter> CreateModelled(const EnergyMeterOptions& options, const Clock& clock) {
@@ -31,26 +52,34 @@ std::unique_ptr<EnergyMeter> CreateModelled(const EnergyMeterOptions& options, c
       ProcessCpuNs);
 }
 
-StatusOr<std::unique_ptr<EnergyMeter>> CreateBest(const EnergyMeterOptions& options,
-                                                  const Clock& clock) {
-  std::string missing;
-  if (options.gpu_index >= 0) {
-    StatusOr<std::unique_ptr<EnergyMeter>> nvml = CreateNvml(options.gpu_index);
+// The best there is. What is better and missing is added to `missing`.
+MeterOr CreateBest(const EnergyMeterOptions& options, const std::string& gpu_pci_bus_id,
+                   const Clock& clock, std::string& missing) {
+  if (!gpu_pci_bus_id.empty()) {
+    MeterOr nvml = CreateNvml(gpu_pci_bus_id);
     if (nvml.ok()) return nvml;
     absl::StrAppend(&missing, "; no nvml: ", nvml.status().message());
   }
-  StatusOr<std::unique_ptr<EnergyMeter>> meter = RaplMeter::Create(kSysfsRoot);
-  if (!meter.ok()) {
-    absl::StrAppend(&missing, "; no rapl: ", meter.status().message());
-    meter = CreateModelled(options, clock);
-  }
-  STERNA_LOG(kInfo, "energy: ", (*meter)->method(), " (", (*meter)->scope(), ")", missing);
-  return meter;
+  MeterOr rapl = RaplMeter::Create(kSysfsRoot);
+  if (rapl.ok()) return rapl;
+  absl::StrAppend(&missing, "; no rapl: ", rapl.status().message());
+  return CreateModelled(options, clock);
+}
+
+MeterOr CreateFor(const EnergyMeterOptions& options, const std::string& gpu_pci_bus_id,
+                  const Clock& clock, std::string& missing) {
+  if (options.source == "auto") return CreateBest(options, gpu_pci_bus_id, clock, missing);
+  if (options.source == "nvml") return CreateNvml(gpu_pci_bus_id);
+  if (options.source == "rapl") return RaplMeter::Create(kSysfsRoot);
+  if (options.source == "modelled") return CreateModelled(options, clock);
+  return absl::InvalidArgumentError(absl::StrCat(
+      "energy source '", options.source, "' is unknown; it is one of auto, nvml, rapl, modelled"));
 }
 
 }  // namespace
 
 StatusOr<std::unique_ptr<EnergyMeter>> CreateEnergyMeter(const EnergyMeterOptions& options,
+                                                         const std::string& gpu_pci_bus_id,
                                                          const Clock& clock) {
   for (const auto& [name, watts] : {std::pair{"watts per core", options.watts_per_core},
                                     std::pair{"idle watts", options.idle_watts}}) {
@@ -59,12 +88,17 @@ StatusOr<std::unique_ptr<EnergyMeter>> CreateEnergyMeter(const EnergyMeterOption
           absl::StrCat("energy model: ", name, " is ", watts, "; it must be a number >= 0"));
     }
   }
-  if (options.source == "auto") return CreateBest(options, clock);
-  if (options.source == "nvml") return CreateNvml(std::max(options.gpu_index, 0));
-  if (options.source == "rapl") return RaplMeter::Create(kSysfsRoot);
-  if (options.source == "modelled") return CreateModelled(options, clock);
-  return absl::InvalidArgumentError(absl::StrCat(
-      "energy source '", options.source, "' is unknown; it is one of auto, nvml, rapl, modelled"));
+  std::string missing;
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
+                          CreateFor(options, gpu_pci_bus_id, clock, missing));
+  if (!gpu_pci_bus_id.empty() && meter->method() != "nvml") {
+    meter = std::make_unique<CpuOnlyMeter>(std::move(meter));
+    STERNA_LOG(kWarning, "energy: ", meter->method(), " (", meter->scope(), ")", missing,
+               ". The joules reported are the CPU's alone; the model runs on the GPU");
+  } else {
+    STERNA_LOG(kInfo, "energy: ", meter->method(), " (", meter->scope(), ")", missing);
+  }
+  return meter;
 }
 
 }  // namespace sterna

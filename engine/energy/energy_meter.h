@@ -20,29 +20,31 @@ class EnergyMeter {
   // last value and reports the error.
   virtual StatusOr<int64_t> ReadNanojoules() = 0;
 
-  // How the figure comes about, as clients see it: "nvml", "rapl" (measured) or "modelled".
+  // How the figure comes about, as clients see it: "nvml", "rapl" (measured) or "modelled"; the
+  // latter two with "_cpu_only" behind them where the model runs on a GPU, which they do not count.
   virtual std::string method() const = 0;
-  // What it covers, e.g. "gpu board", "cpu package + dram", "process cpu time x 12.0 W".
+  // What it covers, e.g. "gpu board", "cpu package + dram; not the gpu".
   virtual std::string scope() const = 0;
   // How often the source takes a new value; 0: with every read.
   virtual int64_t update_interval_ns() const = 0;
 };
 
 struct EnergyMeterOptions {
-  // "auto": NVML for a GPU device, else RAPL, else the model; or one of "nvml", "rapl", "modelled".
+  // "auto": NVML for a model on a GPU, else RAPL, else the formula of the modelled meter; or one of
+  // "nvml", "rapl", "modelled".
   std::string source = "auto";
   // The model's constants: watts for each fully used core of this process, and at rest for its
   // share of the machine.
   double watts_per_core = 0.0;  // 0: the default documented in docs/energy.md
   double idle_watts = 0.0;      // 0: likewise
-  // NVML's index of the GPU the model runs on; -1: it runs on the CPU, so "auto" never takes NVML
-  // ("nvml" by name then means GPU 0).
-  int gpu_index = -1;
 };
 
-// An unavailable source that was asked for by name is an error that says why; "auto" logs what it
-// took and why the better ones were not there.
+// For a model on the GPU at `gpu_pci_bus_id` (as Ops has it), or on the CPU if that is empty. An
+// unavailable source that was asked for by name is an error that says why, as is NVML for a model
+// on the CPU; "auto" logs what it took and why the better ones were not there. A meter that counts
+// no GPU where the model runs on one is logged as a warning, and its method and scope say so.
 StatusOr<std::unique_ptr<EnergyMeter>> CreateEnergyMeter(const EnergyMeterOptions& options,
+                                                         const std::string& gpu_pci_bus_id,
                                                          const Clock& clock);
 
 }  // namespace sterna

@@ -31,18 +31,15 @@ StatusOr<NvmlApi> NvmlApi::Load(const std::string& library_path) {
   };
   STERNA_RETURN_IF_ERROR(resolve("nvmlInit_v2", &api.init));
   STERNA_RETURN_IF_ERROR(resolve("nvmlShutdown", &api.shutdown));
-  STERNA_RETURN_IF_ERROR(resolve("nvmlDeviceGetHandleByIndex_v2", &api.device_by_index));
+  STERNA_RETURN_IF_ERROR(resolve("nvmlDeviceGetHandleByPciBusId_v2", &api.device_by_pci_bus_id));
   STERNA_RETURN_IF_ERROR(resolve("nvmlDeviceGetMigMode", &api.mig_mode));
   STERNA_RETURN_IF_ERROR(resolve("nvmlDeviceGetTotalEnergyConsumption", &api.total_energy));
   STERNA_RETURN_IF_ERROR(resolve("nvmlErrorString", &api.error_string));
   return api;
 }
 
-StatusOr<std::unique_ptr<NvmlMeter>> NvmlMeter::Create(const NvmlApi& api, int gpu_index) {
-  if (gpu_index < 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("GPU index ", gpu_index, " is not an index (an integer >= 0)"));
-  }
+StatusOr<std::unique_ptr<NvmlMeter>> NvmlMeter::Create(const NvmlApi& api,
+                                                       const std::string& pci_bus_id) {
   if (const int result = api.init(); result != 0) {
     return absl::UnavailableError(absl::StrCat("NVML does not start: ", api.error_string(result)));
   }
@@ -51,17 +48,16 @@ StatusOr<std::unique_ptr<NvmlMeter>> NvmlMeter::Create(const NvmlApi& api, int g
   Status failure;
   unsigned int mig_now = 0;
   unsigned int mig_pending = 0;
-  if (int result = api.device_by_index(static_cast<unsigned int>(gpu_index), &device);
-      result != 0) {
+  if (int result = api.device_by_pci_bus_id(pci_bus_id.c_str(), &device); result != 0) {
     failure = absl::NotFoundError(
-        absl::StrCat("NVML has no GPU ", gpu_index, ": ", api.error_string(result)));
+        absl::StrCat("NVML has no GPU at ", pci_bus_id, ": ", api.error_string(result)));
   } else if (api.mig_mode(device, &mig_now, &mig_pending) == 0 && mig_now != 0) {
     // (An error there means a GPU that does not know MIG.)
     failure = absl::FailedPreconditionError(absl::StrCat(
-        "GPU ", gpu_index, " is split by MIG: its counter covers all slices together"));
+        "the GPU at ", pci_bus_id, " is split by MIG: its counter covers all slices together"));
   } else if (result = api.total_energy(device, &start_mj); result != 0) {
-    failure = absl::UnimplementedError(
-        absl::StrCat("GPU ", gpu_index, " has no energy counter: ", api.error_string(result)));
+    failure = absl::UnimplementedError(absl::StrCat(
+        "the GPU at ", pci_bus_id, " has no energy counter: ", api.error_string(result)));
   }
   if (!failure.ok()) {
     api.shutdown();

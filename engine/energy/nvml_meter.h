@@ -1,6 +1,7 @@
 // The energy counter of an NVIDIA GPU's board through NVML, which is opened at run time: Sterna
 // neither links it nor needs its headers. Counts the whole board, whoever uses it; a MIG slice has
-// no counter of its own and is refused.
+// no counter of its own and is refused. The board is named by its place on the PCI bus: NVML counts
+// the boards of the machine in its own order, which CUDA_VISIBLE_DEVICES does not touch.
 // Thread contract: as EnergyMeter.
 #ifndef STERNA_ENGINE_ENERGY_NVML_METER_H_
 #define STERNA_ENGINE_ENERGY_NVML_METER_H_
@@ -25,7 +26,7 @@ struct NvmlApi {
 
   int (*init)() = nullptr;
   int (*shutdown)() = nullptr;
-  int (*device_by_index)(unsigned int index, Device* device) = nullptr;
+  int (*device_by_pci_bus_id)(const char* pci_bus_id, Device* device) = nullptr;
   int (*mig_mode)(Device device, unsigned int* current, unsigned int* pending) = nullptr;
   // Millijoules since the driver was loaded. Volta and newer; takes a new value about every 100 ms.
   int (*total_energy)(Device device, unsigned long long* millijoules) = nullptr;
@@ -34,7 +35,10 @@ struct NvmlApi {
 
 class NvmlMeter final : public EnergyMeter {
  public:
-  static StatusOr<std::unique_ptr<NvmlMeter>> Create(const NvmlApi& api, int gpu_index);
+  // `pci_bus_id` as Ops has it. NotFound where NVML knows no such GPU; FailedPrecondition,
+  // Unimplemented or Unavailable where it has no counter, and why.
+  static StatusOr<std::unique_ptr<NvmlMeter>> Create(const NvmlApi& api,
+                                                     const std::string& pci_bus_id);
   ~NvmlMeter() override;
   NvmlMeter(const NvmlMeter&) = delete;
   NvmlMeter& operator=(const NvmlMeter&) = delete;

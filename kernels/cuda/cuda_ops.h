@@ -59,6 +59,7 @@ class CudaOps final : public Ops<float> {
                                         bool gated) const override;
   bool Supports(KvType type) const override { return type != KvType::kFull; }
   std::optional<MemoryBytes> memory() const override { return device_->memory(); }
+  std::string pci_bus_id() const override { return device_->pci_bus_id(); }
   Status Reserve(const StepShape& largest) override;
   bool records() const override { return true; }
   std::unique_ptr<Recording> Record(const std::function<void()>& body) override;

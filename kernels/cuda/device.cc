@@ -45,6 +45,10 @@ Status Device::Start() {
   cudaDeviceProp properties;
   STERNA_RETURN_IF_ERROR(ToStatus(cudaGetDeviceProperties(&properties, index_), what));
   name_ = properties.name;
+  char pci_bus_id[32];
+  STERNA_RETURN_IF_ERROR(
+      ToStatus(cudaDeviceGetPCIBusId(pci_bus_id, sizeof(pci_bus_id), index_), what));
+  pci_bus_id_ = pci_bus_id;
   if (properties.major < 8) {
     return absl::FailedPreconditionError(
         absl::StrCat(what, ", ", name_, ", has compute capability ", properties.major, ".",

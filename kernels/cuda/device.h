@@ -62,6 +62,8 @@ class Device {
   Device& operator=(const Device&) = delete;
 
   const std::string& name() const { return name_; }
+  // As Ops has it; never empty.
+  const std::string& pci_bus_id() const { return pci_bus_id_; }
   const DeviceTraits& traits() const { return traits_; }
   cudaStream_t stream() const { return stream_; }
 
@@ -111,6 +113,7 @@ class Device {
 
   const int index_;
   std::string name_;
+  std::string pci_bus_id_;
   DeviceTraits traits_;
   cudaStream_t stream_ = nullptr;
   // Two of a step, its arrays and what is sampled by: a step can be brought to the device while the

@@ -94,9 +94,10 @@ inline constexpr MetricLabel kErrorLabels[] = {
      "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "
      "cancelled, "
      "internal"}};
+inline constexpr char kEnergyMethods[] = "nvml, rapl, modelled, rapl_cpu_only, modelled_cpu_only";
 inline constexpr MetricLabel kPhaseLabels[] = {{"phase", "prefill, decode, idle, overhead"},
-                                               {"method", "nvml, rapl, modelled"}};
-inline constexpr MetricLabel kMethodLabels[] = {{"method", "nvml, rapl, modelled"}};
+                                               {"method", kEnergyMethods}};
+inline constexpr MetricLabel kMethodLabels[] = {{"method", kEnergyMethods}};
 inline constexpr MetricLabel kHttpLabels[] = {
     {"route", "the route's pattern; other where none matched"},
     {"method", "GET, POST, ...; other for unknown ones"},
@@ -108,7 +109,7 @@ inline constexpr MetricLabel kModelLabels[] = {{"model", "the name clients use"}
                                                {"architecture", "config.json's model_type"},
                                                {"family", "checkpoint family: A, A', B"},
                                                {"device", "such as cpu/avx512_vnni"}};
-inline constexpr MetricLabel kSourceLabels[] = {{"method", "nvml, rapl, modelled"},
+inline constexpr MetricLabel kSourceLabels[] = {{"method", kEnergyMethods},
                                                 {"scope", "what the figure covers"}};
 inline constexpr MetricLabel kThreadLabels[] = {
     {"thread",

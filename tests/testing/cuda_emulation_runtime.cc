@@ -110,6 +110,11 @@ cudaError_t cudaGetDeviceProperties(cudaDeviceProp* properties, int device) {
   properties->sharedMemPerBlockOptin = 227 << 10;
   return TheRuntime().error;
 }
+cudaError_t cudaDeviceGetPCIBusId(char* id, int bytes, int device) {
+  if (device != 0 || bytes < 13) return cudaErrorInvalidValue;
+  std::snprintf(id, static_cast<size_t>(bytes), "0000:1B:00.0");
+  return TheRuntime().error;
+}
 cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
   *total = TheRuntime().memory_bytes;
   *free = *total - std::min(*total, sterna::testing::CudaBytesAllocated());

@@ -66,6 +66,8 @@ TEST_F(CudaDevice, WantOfMemoryIsNoFailureOfTheDevice) {
   EXPECT_EQ(ops->memory()->total, int64_t{8} << 20);
 }
 
+TEST_F(CudaDevice, SaysWhereItIsOnTheBus) { EXPECT_EQ(Open()->pci_bus_id(), "0000:1B:00.0"); }
+
 TEST_F(CudaDevice, MemoryIsZeroedAndGivenBack) {
   const size_t before = testing::CudaBytesAllocated();
   {

@@ -153,7 +153,6 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   EXPECT_EQ(o.model_dir, temp.path());
   EXPECT_EQ(o.device.kind, DeviceKind::kCuda);
   EXPECT_EQ(o.device.cuda.device, 2);
-  EXPECT_EQ(o.energy.gpu_index, 2);
   EXPECT_EQ(o.device.cpu.num_threads, 3);
   EXPECT_EQ(o.device.cpu.isa, "scalar");
   EXPECT_EQ(o.device_memory_fraction, 0.5);
@@ -176,7 +175,6 @@ TEST(ServerConfig, ByDefaultTheCpuComputes) {
   ASSERT_TRUE(config.ok()) << config.status();
   const RuntimeOptions o = ToRuntimeOptions(*config);
   EXPECT_EQ(o.device.kind, DeviceKind::kCpu);
-  EXPECT_EQ(o.energy.gpu_index, -1);
   EXPECT_EQ(o.kv_cache_mib, 0);
 }
 

@@ -21,7 +21,12 @@
 namespace sterna {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
+
+const std::string kOnCpu;
+// Where no machine has a GPU.
+const std::string kNoGpu = "ffff:ff:1f.7";
 
 TEST(ModelledMeterTest, IsWattsTimesCpuTimePlusRest) {
   FakeClock clock(1000);
@@ -51,7 +56,7 @@ TEST(ModelledMeterTest, ProcessCpuTimeCountsWorkAndNotSleep) {
 TEST(CreateEnergyMeterTest, RefusesWhatItDoesNotKnow) {
   FakeClock clock;
   const auto create = [&](EnergyMeterOptions options) {
-    return CreateEnergyMeter(options, clock).status();
+    return CreateEnergyMeter(options, kOnCpu, clock).status();
   };
   EXPECT_THAT(create({.source = "coal"}).message(),
               HasSubstr("'coal' is unknown; it is one of auto, nvml, rapl, modelled"));
@@ -59,25 +64,47 @@ TEST(CreateEnergyMeterTest, RefusesWhatItDoesNotKnow) {
               HasSubstr("watts per core is -1"));
   EXPECT_THAT(create({.source = "modelled", .idle_watts = 0.0 / 0.0}).message(),
               HasSubstr("idle watts"));
+  EXPECT_THAT(create({.source = "nvml"}).message(), HasSubstr("the model runs on the CPU"));
 }
 
 TEST(CreateEnergyMeterTest, ModelTakesItsConstants) {
   FakeClock clock;
-  auto meter =
-      CreateEnergyMeter({.source = "modelled", .watts_per_core = 12.0, .idle_watts = 30.0}, clock);
+  auto meter = CreateEnergyMeter({.source = "modelled", .watts_per_core = 12.0, .idle_watts = 30.0},
+                                 kOnCpu, clock);
   ASSERT_TRUE(meter.ok()) << meter.status();
   EXPECT_EQ((*meter)->scope(), "process cpu time x 12.0 W + elapsed time x 30.0 W");
-  meter = CreateEnergyMeter({.source = "modelled"}, clock);
+  meter = CreateEnergyMeter({.source = "modelled"}, kOnCpu, clock);
   ASSERT_TRUE(meter.ok()) << meter.status();
   EXPECT_THAT((*meter)->scope(), HasSubstr("process cpu time x 6.0 W"));
 }
 
 TEST(CreateEnergyMeterTest, AutoAlwaysFindsASource) {
   FakeClock clock;
-  auto meter = CreateEnergyMeter({}, clock);
+  auto meter = CreateEnergyMeter({}, kOnCpu, clock);
   ASSERT_TRUE(meter.ok()) << meter.status();
-  EXPECT_THAT((*meter)->method(), ::testing::AnyOf("rapl", "modelled"));
+  EXPECT_THAT((*meter)->method(), AnyOf("rapl", "modelled"));
   EXPECT_TRUE((*meter)->ReadNanojoules().ok());
+}
+
+TEST(CreateEnergyMeterTest, WhatDoesNotCountTheGpuOfTheModelSaysSo) {
+  FakeClock clock;
+  for (const char* const source : {"auto", "modelled"}) {
+    ::testing::internal::CaptureStderr();
+    auto meter = CreateEnergyMeter({.source = source}, kNoGpu, clock);
+    const std::string log = ::testing::internal::GetCapturedStderr();
+    ASSERT_TRUE(meter.ok()) << meter.status();
+    EXPECT_THAT((*meter)->method(), AnyOf("rapl_cpu_only", "modelled_cpu_only"));
+    EXPECT_THAT((*meter)->scope(), HasSubstr("; not the gpu"));
+    EXPECT_TRUE((*meter)->ReadNanojoules().ok());
+    EXPECT_THAT(log, HasSubstr(" W "));
+    EXPECT_THAT(log, HasSubstr("the CPU's alone"));
+    EXPECT_THAT(log, source == std::string("auto") ? HasSubstr("no nvml: ") : HasSubstr("energy"));
+  }
+}
+
+TEST(CreateEnergyMeterTest, NvmlByNameNeverFallsBack) {
+  FakeClock clock;
+  EXPECT_FALSE(CreateEnergyMeter({.source = "nvml"}, kNoGpu, clock).ok());
 }
 
 class RaplMeterTest : public ::testing::Test {
@@ -177,7 +204,7 @@ TEST_F(RaplMeterTest, SaysWhoMayRead) {
 // NVML's C functions take no context, so the invented GPU is static; each test sets it up anew.
 struct FakeGpu {
   int init_result = 0;
-  unsigned int count = 1;
+  std::string pci_bus_id = "0000:1b:00.0";
   unsigned int mig = 0;
   int mig_result = 0;
   int energy_result = 0;
@@ -194,10 +221,10 @@ NvmlApi FakeNvml() {
                 return gpu.init_result;
               },
           .shutdown = [] { return --gpu.users, 0; },
-          .device_by_index =
-              [](unsigned int index, NvmlApi::Device* device) {
+          .device_by_pci_bus_id =
+              [](const char* pci_bus_id, NvmlApi::Device* device) {
                 *device = &gpu;
-                return index < gpu.count ? 0 : 2;
+                return gpu.pci_bus_id == pci_bus_id ? 0 : 2;
               },
           .mig_mode =
               [](NvmlApi::Device, unsigned int* current, unsigned int* pending) {
@@ -216,7 +243,7 @@ TEST(NvmlMeterTest, CountsFromItsStartInMillijoules) {
   const NvmlApi api = FakeNvml();
   gpu.energy_mj = 123'456'789'012;
   {
-    auto meter = NvmlMeter::Create(api, 0);
+    auto meter = NvmlMeter::Create(api, gpu.pci_bus_id);
     ASSERT_TRUE(meter.ok()) << meter.status();
     EXPECT_EQ((*meter)->method(), "nvml");
     EXPECT_EQ((*meter)->scope(), "gpu board");
@@ -238,23 +265,25 @@ TEST(NvmlMeterTest, CountsFromItsStartInMillijoules) {
 
 TEST(NvmlMeterTest, RefusesWhatHasNoCounterAndLetsGoOfNvml) {
   const NvmlApi api = FakeNvml();
-  EXPECT_THAT(NvmlMeter::Create(api, 3).status().message(), HasSubstr("no GPU 3: it said no"));
-  EXPECT_THAT(NvmlMeter::Create(api, -1).status().message(), HasSubstr("-1 is not an index"));
+  EXPECT_THAT(NvmlMeter::Create(api, "0000:1c:00.0").status().message(),
+              HasSubstr("no GPU at 0000:1c:00.0: it said no"));
   gpu.mig = 1;
-  EXPECT_THAT(NvmlMeter::Create(api, 0).status().message(), HasSubstr("split by MIG"));
+  EXPECT_THAT(NvmlMeter::Create(api, gpu.pci_bus_id).status().message(), HasSubstr("split by MIG"));
   gpu.mig = 0;
   gpu.energy_result = 3;
-  EXPECT_THAT(NvmlMeter::Create(api, 0).status().message(), HasSubstr("no energy counter"));
+  EXPECT_THAT(NvmlMeter::Create(api, gpu.pci_bus_id).status().message(),
+              HasSubstr("no energy counter"));
   EXPECT_EQ(gpu.users, 0);
   gpu.init_result = 9;
-  EXPECT_THAT(NvmlMeter::Create(api, 0).status().message(), HasSubstr("NVML does not start"));
+  EXPECT_THAT(NvmlMeter::Create(api, gpu.pci_bus_id).status().message(),
+              HasSubstr("NVML does not start"));
   EXPECT_EQ(gpu.users, 0);
 }
 
 TEST(NvmlMeterTest, AGpuThatDoesNotKnowMigIsTaken) {
   const NvmlApi api = FakeNvml();
   gpu.mig_result = 3;
-  EXPECT_TRUE(NvmlMeter::Create(api, 0).ok());
+  EXPECT_TRUE(NvmlMeter::Create(api, gpu.pci_bus_id).ok());
 }
 
 TEST(NvmlApiTest, SaysWhatIsMissing) {
