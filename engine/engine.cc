@@ -505,6 +505,10 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, M
   STERNA_ASSIGN_OR_RETURN(KvCache<float> cache,
                           KvCache<float>::Create(model->config(), options.kv_type,
                                                  options.num_kv_blocks, model->ops()));
+  if (options.record_at_start) {
+    model->RecordDecodeSteps(cache);
+    STERNA_RETURN_IF_ERROR(model->ops().Finish());
+  }
   return std::make_unique<EngineImpl>(options, model, std::move(cache), tokenizer, meter, listener,
                                       clock);
 }

@@ -33,6 +33,9 @@ struct EngineOptions {
   int64_t max_context_tokens = 0;      // prompt + output of one request; 0: the model's own limit
   // Plans a step while the one before it runs, where the device lets it (Ops::runs_ahead).
   bool async_scheduling = true;
+  // Records the steps of decoding before the first request, where the device records any, so that
+  // none has to wait for it.
+  bool record_at_start = false;
   bool check_integrity = false;  // CheckIntegrity after every step, not only when idle (tests)
 };
 

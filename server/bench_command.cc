@@ -6,6 +6,8 @@
 #include <fstream>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -36,6 +38,7 @@ struct BenchConfig {
   int64_t repetitions = 3;
   DeviceConfig device;
   std::string kv_cache_dtype = "f16";
+  bool async_scheduling = true;
   HeadConfig head;
   int64_t seed = 0;
   std::string json;
@@ -118,22 +121,44 @@ class Bench {
     return std::make_unique<Sequence>(std::move(prompt), 0, order, &pool_);
   }
 
-  // Runs one step of `scheduler`; every sequence whose tokens are all computed gets a greedy one.
+  struct StepInFlight {
+    std::vector<Sequence*> sampled;
+    std::vector<SampleResult> results;
+  };
+
+  // Asks for one step of `scheduler` and waits for the one before it, or, where nothing runs ahead,
+  // for itself; every sequence whose tokens are all computed gets a greedy one.
   Status Step(Scheduler& scheduler) {
     const StepPlan plan = scheduler.Plan();
     const StepBatch batch = BuildStepBatch(plan);
-    const std::vector<SampleParams> params(static_cast<size_t>(batch.num_logits()),
-                                           SampleParams{.temperature = 0.0f});
-    const Mat<const float> logits = model_.Forward(batch, cache_, params);
-    std::vector<SampleResult> results(logits.rows);
-    model_.ops().Sample({.logits = logits, .params = params, .results = std::span(results)});
-    STERNA_RETURN_IF_ERROR(model_.ops().Finish());
-    size_t row = 0;
+    StepInFlight step = {.results = std::vector<SampleResult>(batch.logit_rows.size())};
+    const std::vector<SampleParams> params(step.results.size(), SampleParams{.temperature = 0.0f});
+    model_.Forward(batch, cache_, params);
+    if (!params.empty()) model_.Sample(params, step.results);
+    model_.ops().Mark();
+    const bool ahead = options_.async_scheduling && model_.ops().runs_ahead();
     for (const ScheduledSequence& w : plan.work) {
       w.sequence->Advance(w.num_tokens);
-      if (w.sequence->num_to_compute() == 0) w.sequence->AppendToken(results[row++].token);
+      if (w.sequence->num_to_compute() > 0) continue;
+      if (ahead) w.sequence->ExpectToken(DrawnToken(std::ssize(step.sampled)));
+      step.sampled.push_back(w.sequence);
+    }
+    std::optional<StepInFlight> before = std::exchange(in_flight_, std::move(step));
+    if (before) STERNA_RETURN_IF_ERROR(Wait(*before));
+    return ahead ? absl::OkStatus() : WaitForAll();
+  }
+
+  // For the earliest step in flight, `step`.
+  Status Wait(const StepInFlight& step) {
+    STERNA_RETURN_IF_ERROR(model_.ops().Wait());
+    for (size_t i = 0; i < step.sampled.size(); ++i) {
+      step.sampled[i]->AppendToken(step.results[i].token);
     }
     return absl::OkStatus();
+  }
+  Status WaitForAll() {
+    const std::optional<StepInFlight> last = std::exchange(in_flight_, std::nullopt);
+    return last ? Wait(*last) : absl::OkStatus();
   }
 
   StatusOr<Cost> Prefill(int64_t prompt_tokens) {
@@ -141,8 +166,8 @@ class Bench {
     const std::unique_ptr<Sequence> sequence = NewSequence(prompt_tokens, 0);
     scheduler.Add(sequence.get());
     return Measured([&]() -> Status {
-      while (sequence->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
-      return absl::OkStatus();
+      while (sequence->num_tokens() == prompt_tokens) STERNA_RETURN_IF_ERROR(Step(scheduler));
+      return WaitForAll();
     });
   }
 
@@ -153,10 +178,13 @@ class Bench {
       sequences.push_back(NewSequence(options_.context_tokens, s));
       scheduler.Add(sequences.back().get());
     }
-    while (sequences.back()->num_output_tokens() == 0) STERNA_RETURN_IF_ERROR(Step(scheduler));
+    while (sequences.back()->num_tokens() == options_.context_tokens) {
+      STERNA_RETURN_IF_ERROR(Step(scheduler));
+    }
+    STERNA_RETURN_IF_ERROR(WaitForAll());
     return Measured([&]() -> Status {
       for (int64_t t = 0; t < options_.decode_tokens; ++t) STERNA_RETURN_IF_ERROR(Step(scheduler));
-      return absl::OkStatus();
+      return WaitForAll();
     });
   }
 
@@ -173,6 +201,7 @@ class Bench {
   KvCache<float>& cache_;
   EnergyMeter& meter_;
   BlockPool pool_;
+  std::optional<StepInFlight> in_flight_;
 };
 
 // Runs every case as often as there are repetitions, in turn.
@@ -185,6 +214,8 @@ Status MeasureAll(const BenchConfig& config, const Checkpoint& checkpoint, Ops<f
   STERNA_ASSIGN_OR_RETURN(
       KvCache<float> cache,
       KvCache<float>::Create(checkpoint.config, KvTypeOf(config.kv_cache_dtype), blocks, ops));
+  model.RecordDecodeSteps(cache);
+  STERNA_RETURN_IF_ERROR(ops.Finish());
   Bench bench(config, model, cache, meter);
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
     for (Case& c : cases) STERNA_RETURN_IF_ERROR(bench.Measure(c));
@@ -235,6 +266,7 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
           {"head_bytes", weights.head.bytes()},
           {"head_shortlist_bytes", weights.shortlist.bytes()},
           {"kv_cache_dtype", config.kv_cache_dtype},
+          {"async_scheduling", config.async_scheduling},
           {"head_dtype", DenseTypeName(weights.head.type)},
           {"context_tokens", config.context_tokens},
           {"decode_tokens", config.decode_tokens},
@@ -302,6 +334,7 @@ std::vector<Flag> BenchFlags(BenchConfig& config) {
        .min = 1,
        .max = 1000},
       KvCacheDtypeFlag(config.kv_cache_dtype),
+      AsyncSchedulingFlag(config.async_scheduling),
       HeadDtypeFlag(config.head),
       HeadShortlistFlag(config.head),
       {.name = "seed", .value = &config.seed, .help = "Seed of the random weights.", .min = 0},

@@ -49,6 +49,12 @@ Flag KvCacheDtypeFlag(std::string& dtype) {
           .choices = {"f16", "f32", "int8"}};
 }
 
+Flag AsyncSchedulingFlag(bool& async_scheduling) {
+  return {.name = "async-scheduling",
+          .value = &async_scheduling,
+          .help = "On a GPU: plan a step while the one before it runs. The tokens are the same."};
+}
+
 KvType KvTypeOf(const std::string& dtype) {
   if (dtype == "int8") return KvType::kI8;
   if (dtype == "f16") return KvType::kF16;
@@ -140,6 +146,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .help = "Requests that run at once; more wait.",
        .min = 1,
        .max = 1 << 14},
+      AsyncSchedulingFlag(c.async_scheduling),
       {.name = "max-queue",
        .value = &c.max_queue,
        .help = "Requests that wait at once; more are refused with 429 or RESOURCE_EXHAUSTED.",
@@ -303,7 +310,8 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
                  .max_queue = c.max_queue,
                  .num_kv_blocks = 0,
                  .kv_type = KvTypeOf(c.kv_cache_dtype),
-                 .max_context_tokens = c.max_context},
+                 .max_context_tokens = c.max_context,
+                 .async_scheduling = c.async_scheduling},
       .kv_cache_mib = c.kv_cache_mib,
       .device_memory_fraction = c.gpu_memory_fraction,
       .step_seconds = c.step_seconds,

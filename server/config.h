@@ -42,6 +42,7 @@ struct RuntimeConfig {
   double step_seconds = 0.25;
   int64_t max_chunk_tokens = 0;
   int64_t max_sequences = 64;
+  bool async_scheduling = true;
   int64_t max_queue = 256;
   std::string energy_source = "auto";
   double energy_watts_per_core = 0.0;
@@ -78,6 +79,7 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 std::vector<Flag> DeviceFlags(DeviceConfig& device);
 DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
+Flag AsyncSchedulingFlag(bool& async_scheduling);
 KvType KvTypeOf(const std::string& dtype);
 Flag HeadDtypeFlag(HeadConfig& head);
 Flag HeadShortlistFlag(HeadConfig& head);

@@ -98,8 +98,9 @@ Status Server::Listen() {
 Status Server::Load() {
   STERNA_LOG(kInfo, "loading ", config_.model);
   STERNA_ASSIGN_OR_RETURN(GenerationDefaults defaults, ReadGenerationDefaults(config_.model));
-  STERNA_ASSIGN_OR_RETURN(runtime_,
-                          Runtime::Create(ToRuntimeOptions(config_), &metrics_, &Clock::Steady()));
+  RuntimeOptions options = ToRuntimeOptions(config_);
+  options.engine.record_at_start = true;
+  STERNA_ASSIGN_OR_RETURN(runtime_, Runtime::Create(options, &metrics_, &Clock::Steady()));
   const ModelInfo& info = runtime_->info();
   STERNA_LOG(kInfo, "serving '", config_.served_model_name, "': family ", info.family, ", ",
              info.parameters, " parameters, on ", info.device, ", ", info.num_kv_blocks,

@@ -152,7 +152,7 @@ Mat<const F> Model<F>::Forward(const StepBatch& batch, KvCache<F>& cache,
                                std::span<const SampleParams> samples) {
   CheckBatch(batch, cache.num_blocks());
   if (CanRecord(batch)) {
-    RunRecorded(arrays_.Upload(PadToRecord(batch)), cache);
+    RecordingOf(arrays_.Upload(PaddedToRecord(batch)), cache).Run();
   } else {
     Compute(arrays_.Upload(batch), cache, samples, /*all_have_logits=*/false);
   }
@@ -179,13 +179,12 @@ bool Model<F>::CanRecord(const StepBatch& batch) const {
 }
 
 template <typename F>
-StepBatch Model<F>::PadToRecord(StepBatch batch) const {
-  const int64_t most = std::min({limits_.tokens, limits_.logit_rows, limits_.sequences});
-  const int64_t tokens =
-      std::max(batch.num_tokens(), std::min(most, RoundUpToRecord(batch.num_tokens())));
-  const int64_t blocks =
-      std::min(BlockTable::BlocksFor(limits_.context_tokens),
-               static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.max_blocks))));
+int64_t Model<F>::most_recorded_tokens() const {
+  return std::min({kMostRecordedTokens, limits_.tokens, limits_.logit_rows, limits_.sequences});
+}
+
+template <typename F>
+StepBatch Model<F>::Padded(StepBatch batch, int64_t tokens, int64_t blocks) const {
   for (auto i = static_cast<int32_t>(batch.num_tokens()); i < tokens; ++i) {
     for (auto* values : {&batch.token_ids, &batch.positions, &batch.slots}) values->push_back(-1);
     batch.sequence.push_back(0);
@@ -205,14 +204,36 @@ StepBatch Model<F>::PadToRecord(StepBatch batch) const {
 }
 
 template <typename F>
-void Model<F>::RunRecorded(const Step& step, KvCache<F>& cache) {
+StepBatch Model<F>::PaddedToRecord(StepBatch batch) const {
+  const int64_t tokens = batch.num_tokens();
+  const auto blocks = static_cast<int64_t>(std::bit_ceil(static_cast<uint64_t>(batch.max_blocks)));
+  return Padded(std::move(batch),
+                std::max(tokens, std::min(most_recorded_tokens(), RoundUpToRecord(tokens))),
+                std::min(blocks, BlockTable::BlocksFor(limits_.context_tokens)));
+}
+
+template <typename F>
+Recording& Model<F>::RecordingOf(const Step& step, KvCache<F>& cache) {
   const KvView<F> kv = cache.Layer(0);
   std::unique_ptr<Recording>& recording = recordings_[{
       std::ssize(step.token_ids), step.block_tables.cols, kv.k, kv.v, kv.num_blocks, kv.type}];
   if (recording == nullptr) {
     recording = ops_->Record([&] { Compute(step, cache, {}, /*all_have_logits=*/true); });
   }
-  recording->Run();
+  return *recording;
+}
+
+template <typename F>
+void Model<F>::RecordDecodeSteps(KvCache<F>& cache) {
+  if (!ops_->records()) return;
+  const int64_t most_blocks = BlockTable::BlocksFor(limits_.context_tokens);
+  for (int64_t tokens = 0; tokens < most_recorded_tokens();) {
+    tokens = std::min(most_recorded_tokens(), RoundUpToRecord(tokens + 1));
+    for (int64_t blocks = 1; blocks < 2 * most_blocks; blocks *= 2) {
+      // Padding alone, which writes nothing to the cache.
+      RecordingOf(arrays_.Upload(Padded({}, tokens, std::min(blocks, most_blocks))), cache);
+    }
+  }
 }
 
 template <typename F>

@@ -11,6 +11,7 @@
 
 #include <array>
 #include <cstdint>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <span>
@@ -44,6 +45,10 @@ class Model {
   // (ShortlistLinear). A token of the batch may be a DrawnToken, of the Sample before.
   Mat<const F> Forward(const StepBatch& batch, KvCache<F>& cache,
                        std::span<const SampleParams> samples = {});
+  // Where the device records steps: records those of every shape that decoding into `cache` may
+  // have, so that no request waits for it. A failure is one of Finish.
+  void RecordDecodeSteps(KvCache<F>& cache);
+  int64_t num_recordings() const { return std::ssize(recordings_); }
   // Draws a token from each row of the logits of the Forward before, as Ops::Sample.
   void Sample(std::span<const SampleParams> params, std::span<SampleResult> results);
 
@@ -96,8 +101,11 @@ class Model {
                bool all_have_logits);
   // Decode steps are recorded and run again, padded to one of few shapes.
   bool CanRecord(const StepBatch& batch) const;
-  StepBatch PadToRecord(StepBatch batch) const;
-  void RunRecorded(const Step& step, KvCache<F>& cache);
+  // Tokens of the largest.
+  int64_t most_recorded_tokens() const;
+  StepBatch Padded(StepBatch batch, int64_t tokens, int64_t blocks) const;
+  StepBatch PaddedToRecord(StepBatch batch) const;
+  Recording& RecordingOf(const Step& step, KvCache<F>& cache);
   // q_ and the cache's new K and V, of norm(x_)
   void ProjectQkv(const LayerWeights& layer, const Step& step, const KvView<F>& kv);
   // Those of logit_rows, copied together.

@@ -64,5 +64,22 @@ TEST(CudaEngineTest, GivesTheSameBitsHoweverItIsScheduled) {
   EXPECT_GT(tiny.sums().preemptions, 0) << "no sequence was preempted with a step in flight";
 }
 
+TEST(CudaEngineTest, RecordsEveryShapeOfDecodingAtStart) {
+  auto device = testing::OpenDeviceUnderTest();
+  if (absl::IsFailedPrecondition(device.status())) GTEST_SKIP() << device.status().message();
+  TinyEngineOptions options = Options();
+  options.engine.max_sequences = 3;
+  options.engine.max_context_tokens = 5 * kKvBlockTokens;
+  const std::vector<Request> requests = {Greedy(10, 60, 1), Greedy(3, 9, 2), Greedy(30, 12, 3)};
+  TinyEngine lazy(options, *testing::OpenDeviceUnderTest());
+  options.engine.record_at_start = true;
+  TinyEngine tiny(options, *std::move(device));
+  constexpr int64_t kTokens = 3, kBlocks = 4;  // of 1, 2 and 3 tokens; of 1, 2, 4 and 5 blocks
+  EXPECT_EQ(tiny.model().num_recordings(), kTokens * kBlocks);
+  ExpectSameBits(RunAlone(lazy, requests), RunTogether(tiny, requests), "recorded at start");
+  tiny.Stop();
+  EXPECT_EQ(tiny.model().num_recordings(), kTokens * kBlocks);
+}
+
 }  // namespace
 }  // namespace sterna

@@ -172,6 +172,7 @@ class TinyEngine {
 
   Engine& engine() { return *engine_; }
   const ModelConfig& config() const { return config_; }
+  const Model<float>& model() const { return *model_; }
   FakeMeter& meter() { return meter_; }
   RecordingListener::Sums sums() const { return listener_.sums(); }
   // Ends the engine, so that everything it reports has been reported.

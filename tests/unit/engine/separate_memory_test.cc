@@ -115,6 +115,7 @@ TEST(SeparateMemoryTest, TheEngineGivesTheSameBits) {
       TinyEngine tiny(options, std::move(ops));
       ExpectSameBits(expected, RunTogether(tiny, requests), "separate memory, together");
       EXPECT_GT(tiny.sums().most_running, 8) << "the requests did not run together";
+      tiny.Stop();
       EXPECT_EQ(watched.marks_ahead() > 20, async) << watched.marks_ahead();
     }
     options.engine.max_chunk_tokens = 7;
@@ -143,15 +144,18 @@ TEST_F(AsyncSchedulingTest, GivesTheSameBitsOneStepAhead) {
   TinyEngineOptions options;
   TinyEngine plain(options, Cpu());
   const std::vector<Output> expected = RunAlone(plain, requests);
+  plain.Stop();
   {
     TinyEngine tiny(options, Separate());
     ExpectSameBits(expected, RunTogether(tiny, requests), "ahead");
+    tiny.Stop();
     EXPECT_GE(ops_->marks_ahead(), tiny.sums().steps - 2);
     EXPECT_EQ(tiny.sums().inter_token_count, plain.sums().inter_token_count);
   }
   {
     TinyEngine tiny(options, Separate());
     ExpectSameBits(expected, RunAlone(tiny, requests), "ahead, alone");
+    tiny.Stop();
     EXPECT_GT(ops_->marks_ahead(), tiny.sums().steps / 2);
   }
   options.engine.max_chunk_tokens = 7;
@@ -186,6 +190,7 @@ TEST_F(AsyncSchedulingTest, DropsWhatIsDrawnBeyondAStop) {
     EXPECT_EQ(outputs[i].end.reason, FinishReason::kStop);
     EXPECT_EQ(outputs[i].end.usage.completion_tokens, expected[i].end.usage.completion_tokens);
   }
+  tiny.Stop();
   EXPECT_GT(ops_->marks_ahead(), 5);
 }
 
