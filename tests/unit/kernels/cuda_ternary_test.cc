@@ -60,7 +60,7 @@ class Workspace {
     std::fill_n(memory_.data(), std::min<size_t>(memory_.size(), cuda::kMmaCounterBytes),
                 uint8_t{0});
   }
-  void* data() { return memory_.size() == 0 ? nullptr : memory_.data(); }
+  void* data() { return memory_.empty() ? nullptr : memory_.data(); }
   bool CountersAreZero() const {
     return std::all_of(memory_.data(),
                        memory_.data() + std::min<size_t>(memory_.size(), cuda::kMmaCounterBytes),
