@@ -5,7 +5,11 @@
 // than the L2 holds, run again and again; times are wall times around many runs, so that launches
 // cost what they cost in a recorded step.
 //
-//   cuda_bench [--device N] [--quick]
+//   cuda_bench [--device N] [--quick] [--plans] [--row-blocks N] [--split N]
+//
+// Ternary products are planned as served ones are, or as --row-blocks and --split say
+// (CudaOptions).
+// --plans measures those of 1, 8, 16, 32 and 64 tokens in every other way that may pay as well.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +17,7 @@
 #include <functional>
 #include <memory>
 #include <random>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,18 +69,21 @@ class Bench {
  public:
   Bench(Ops<float>& ops, bool quick) : ops_(ops), least_ns_(quick ? 5'000'000 : 40'000'000) {}
 
-  void Ternary(const Shape& shape, const std::vector<int64_t>& tokens);
+  // Few tokens also by each of `others`, on the same device, where it plans differently.
+  void Ternary(const Shape& shape, const std::vector<int64_t>& tokens,
+               const std::vector<std::unique_ptr<Ops<float>>>& others = {});
   void Head(DenseType type, const std::vector<int64_t>& rows);
   void Norms(const std::vector<int64_t>& tokens);
 
  private:
   // The median of five, in nanoseconds of one of the `ops` that `body` asks for.
-  double Time(int64_t ops, const std::function<void()>& body) {
-    const std::unique_ptr<Recording> recording = ops_.Record(body);
+  double Time(int64_t ops, const std::function<void()>& body) { return Time(ops_, ops, body); }
+  double Time(Ops<float>& on, int64_t ops, const std::function<void()>& body) {
+    const std::unique_ptr<Recording> recording = on.Record(body);
     const auto run = [&](int64_t times) {
       const int64_t start_ns = Clock::Steady().NowNs();
       for (int64_t i = 0; i < times; ++i) recording->Run();
-      Must(ops_.Finish());
+      Must(on.Finish());
       return Clock::Steady().NowNs() - start_ns;
     };
     run(2);
@@ -101,6 +109,8 @@ class Bench {
     return values;
   }
 
+  std::vector<std::vector<TernaryMatrix>> PlaceCopies(const Shape& shape, int64_t copies);
+
   Ops<float>& ops_;
   const int64_t least_ns_;
   std::mt19937 random_{1};
@@ -119,19 +129,67 @@ TernaryMatrix RandomTernary(std::mt19937& random, int64_t rows, int64_t cols) {
   return w;
 }
 
-void Bench::Ternary(const Shape& shape, const std::vector<int64_t>& tokens) {
-  int64_t bytes = 0, outputs = 0;
-  for (const int64_t rows : shape.rows) {
-    bytes += TernaryPackedBytes(rows, shape.cols);
-    outputs += rows;
-  }
-  const int64_t copies = CeilDiv(kRotatedBytes, bytes);
+std::vector<std::vector<TernaryMatrix>> Bench::PlaceCopies(const Shape& shape, int64_t copies) {
   std::vector<std::vector<TernaryMatrix>> weights(static_cast<size_t>(copies));
   for (auto& copy : weights) {
     for (const int64_t rows : shape.rows) {
       copy.push_back(Must(ops_.Place(RandomTernary(random_, rows, shape.cols))));
     }
   }
+  Must(ops_.Finish());
+  return weights;
+}
+
+// How `ops` multiplies by matrices of one launch.
+std::string PlanOf(const Ops<float>& ops, const std::vector<TernaryMatrix>& matrices, bool gated,
+                   int64_t tokens) {
+  std::vector<const TernaryMatrix*> pointers;
+  for (const TernaryMatrix& w : matrices) pointers.push_back(&w);
+  std::string name;
+  for (const ProductPath& path : ops.ProductPaths(pointers, gated)) {
+    if (path.from_tokens <= tokens) name = path.name;
+  }
+  return name;
+}
+
+void Multiply(Ops<float>& ops, const std::vector<TernaryMatrix>& matrices, bool gated,
+              const QuantizedMat<float>& in, std::vector<DeviceArray<float>>& y) {
+  if (gated) {
+    ops.GatedLinear({.gate = {.q = in, .w = &matrices[0], .bias = {}},
+                     .up = {.q = in, .w = &matrices[1], .bias = {}},
+                     .activation = Activation::kReluSquared,
+                     .h = {y[0].data(), in.rows, matrices[0].rows()}});
+    return;
+  }
+  std::vector<TernaryLinearParams<float>> all;
+  for (size_t i = 0; i < matrices.size(); ++i) {
+    all.push_back(
+        {.q = in, .w = &matrices[i], .bias = {}, .y = {y[i].data(), in.rows, matrices[i].rows()}});
+  }
+  ops.TernaryLinears(all);
+}
+
+void PrintTernary(const char* op, const Shape& shape, const std::string& plan, int64_t tokens,
+                  int64_t bytes, double ns) {
+  int64_t rows = 0;
+  for (const int64_t r : shape.rows) rows += r;
+  std::printf(
+      "{\"op\": \"%s\", \"model\": \"%s\", \"name\": \"%s\", \"plan\": \"%s\", \"rows\": %lld, "
+      "\"cols\": %lld, \"tokens\": %lld, \"packed_bytes\": %lld, \"ns\": %.0f, "
+      "\"gbytes_per_s\": %.1f, \"tops\": %.1f}\n",
+      op, shape.model, shape.name, plan.c_str(), static_cast<long long>(rows),
+      static_cast<long long>(shape.cols), static_cast<long long>(tokens),
+      static_cast<long long>(bytes), ns, static_cast<double>(bytes) / ns,
+      2.0 * static_cast<double>(tokens * rows * shape.cols) / ns / 1e3);
+  std::fflush(stdout);
+}
+
+void Bench::Ternary(const Shape& shape, const std::vector<int64_t>& tokens,
+                    const std::vector<std::unique_ptr<Ops<float>>>& others) {
+  int64_t bytes = 0;
+  for (const int64_t rows : shape.rows) bytes += TernaryPackedBytes(rows, shape.cols);
+  const std::vector<std::vector<TernaryMatrix>> weights =
+      PlaceCopies(shape, CeilDiv(kRotatedBytes, bytes));
   const int64_t most = *std::max_element(tokens.begin(), tokens.end());
   const int64_t stride = RoundUp(shape.cols, kTernaryBlockCols);
   std::vector<int8_t> codes(static_cast<size_t>(most * stride));
@@ -141,6 +199,7 @@ void Bench::Ternary(const Shape& shape, const std::vector<int64_t>& tokens) {
   auto sum = Upload(std::vector<int32_t>(static_cast<size_t>(most), 5));
   std::vector<DeviceArray<float>> y;
   for (const int64_t rows : shape.rows) y.push_back(Must(AllocateArray<float>(ops_, most * rows)));
+  Must(ops_.Finish());
   for (const int64_t t : tokens) {
     const QuantizedMat<float> in = {.q = q.data(),
                                     .stride = stride,
@@ -149,32 +208,19 @@ void Bench::Ternary(const Shape& shape, const std::vector<int64_t>& tokens) {
                                     .rows = t,
                                     .cols = shape.cols,
                                     .group_size = shape.cols};
-    const double ns = Time(copies, [&] {
-      for (const auto& copy : weights) {
-        if (shape.gated) {
-          ops_.GatedLinear({.gate = {.q = in, .w = &copy[0], .bias = {}},
-                            .up = {.q = in, .w = &copy[1], .bias = {}},
-                            .activation = Activation::kReluSquared,
-                            .h = {y[0].data(), t, shape.rows[0]}});
-          continue;
-        }
-        std::vector<TernaryLinearParams<float>> all;
-        for (size_t i = 0; i < copy.size(); ++i) {
-          all.push_back({.q = in, .w = &copy[i], .bias = {}, .y = {y[i].data(), t, shape.rows[i]}});
-        }
-        ops_.TernaryLinears(all);
-      }
-    });
-    std::printf(
-        "{\"op\": \"ternary\", \"model\": \"%s\", \"name\": \"%s\", \"rows\": %lld, \"cols\": "
-        "%lld, "
-        "\"tokens\": %lld, \"packed_bytes\": %lld, \"ns\": %.0f, \"gbytes_per_s\": %.1f, "
-        "\"tops\": %.1f}\n",
-        shape.model, shape.name, static_cast<long long>(outputs),
-        static_cast<long long>(shape.cols), static_cast<long long>(t),
-        static_cast<long long>(bytes), ns, static_cast<double>(bytes) / ns,
-        2.0 * static_cast<double>(t * outputs * shape.cols) / ns / 1e3);
-    std::fflush(stdout);
+    std::set<std::string> seen;
+    const auto measure = [&](const char* op, Ops<float>& ops) {
+      const std::string plan = PlanOf(ops, weights[0], shape.gated, t);
+      if (!seen.insert(plan).second) return;
+      const double ns = Time(ops, std::ssize(weights), [&] {
+        for (const auto& copy : weights) Multiply(ops, copy, shape.gated, in, y);
+      });
+      PrintTernary(op, shape, plan, t, bytes, ns);
+    };
+    measure("ternary", ops_);
+    constexpr int64_t kAlso[] = {1, 8, 16, 32, 64};
+    if (std::find(std::begin(kAlso), std::end(kAlso), t) == std::end(kAlso)) continue;
+    for (const auto& other : others) measure("other_plan", *other);
   }
 }
 
@@ -251,27 +297,66 @@ void Bench::Norms(const std::vector<int64_t>& tokens) {
   }
 }
 
-int Main(int argc, char** argv) {
-  int device = 0;
+struct Options {
+  CudaOptions cuda;
   bool quick = false;
+  bool plans = false;
+};
+
+// False where there is something else.
+bool ReadOptions(int argc, char** argv, Options& options) {
+  const std::pair<const char*, int*> numbers[] = {
+      {"--device", &options.cuda.device},
+      {"--row-blocks", &options.cuda.ternary_row_blocks},
+      {"--split", &options.cuda.ternary_split}};
+  const std::pair<const char*, bool*> switches[] = {{"--quick", &options.quick},
+                                                    {"--plans", &options.plans}};
   for (int i = 1; i < argc; ++i) {
-    if (std::strcmp(argv[i], "--quick") == 0) {
-      quick = true;
-    } else if (std::strcmp(argv[i], "--device") == 0 && i + 1 < argc) {
-      device = std::atoi(argv[++i]);
-    } else {
-      std::fprintf(stderr, "cuda_bench takes --device N and --quick, not %s\n", argv[i]);
-      return 2;
+    bool known = false;
+    for (const auto& [name, value] : switches) {
+      if (std::strcmp(argv[i], name) != 0) continue;
+      *value = known = true;
+    }
+    for (const auto& [name, value] : numbers) {
+      if (known || std::strcmp(argv[i], name) != 0 || i + 1 == argc) continue;
+      *value = std::atoi(argv[++i]);
+      known = true;
+    }
+    if (known) continue;
+    std::fprintf(stderr,
+                 "cuda_bench takes --device N, --quick, --plans, --row-blocks N and --split N, "
+                 "not %s\n",
+                 argv[i]);
+    return false;
+  }
+  return true;
+}
+
+// Every way to multiply few tokens that may pay: those that differ from the one chosen.
+std::vector<std::unique_ptr<Ops<float>>> OpsOfOtherPlans(int device) {
+  std::vector<std::unique_ptr<Ops<float>>> all;
+  for (const int row_blocks : {1, 2}) {
+    for (const int split : {1, 2, 3, 4, 6}) {
+      all.push_back(Must(CreateCudaOps(
+          {.device = device, .ternary_row_blocks = row_blocks, .ternary_split = split})));
     }
   }
-  const std::unique_ptr<Ops<float>> ops = Must(CreateCudaOps({.device = device}));
+  return all;
+}
+
+int Main(int argc, char** argv) {
+  Options options;
+  if (!ReadOptions(argc, argv, options)) return 2;
+  const std::unique_ptr<Ops<float>> ops = Must(CreateCudaOps(options.cuda));
   std::printf("{\"op\": \"device\", \"name\": \"%s\"}\n", ops->Name().c_str());
-  Bench bench(*ops, quick);
+  Bench bench(*ops, options.quick);
+  std::vector<std::unique_ptr<Ops<float>>> others;
+  if (options.plans) others = OpsOfOtherPlans(options.cuda.device);
   const std::vector<int64_t> tokens =
-      quick
+      options.quick
           ? std::vector<int64_t>{1, 8, 64, 4096}
           : std::vector<int64_t>{1, 2, 4, 8, 16, 32, 64, 96, 128, 256, 512, 1024, 2048, 4096, 8192};
-  for (const Shape& shape : Shapes()) bench.Ternary(shape, tokens);
+  for (const Shape& shape : Shapes()) bench.Ternary(shape, tokens, others);
   bench.Head(DenseType::kBf16, {1, 8, 64, 256});
   bench.Head(DenseType::kI8, {1, 8, 64, 256});
   bench.Norms({1, 64, 2048});

@@ -27,6 +27,11 @@ StatusOr<std::unique_ptr<Ops<float>>> CreateCpuOps(const CpuOptions& options);
 
 struct CudaOptions {
   int device = 0;  // its number, as the driver counts from 0
+  // For measurements. Ternary products of up to some tens of tokens with this many row blocks (1 or
+  // 2) to a warp, and their columns shared by this many blocks of threads, where they can be; 0: as
+  // is best for each. No result depends on it.
+  int ternary_row_blocks = 0;
+  int ternary_split = 0;
 };
 
 // One NVIDIA GPU. FailedPrecondition where this build has no CUDA, there is no driver or GPU, or

@@ -37,6 +37,26 @@ def timeline_table(timelines: dict[str, dict]) -> list[str]:
     return table
 
 
+def plan_rows(kernels: list[dict]) -> list[str]:
+    """Products of few tokens as they are planned, without splits or taller tiles, and in the fastest way that was tried."""
+    rows = ["", "| product | tokens | plan | us | plain, us | fastest | us |", "| --- | ---: | --- | ---: | ---: | --- | ---: |"]
+    ways: dict[tuple[str, str, int], list[dict]] = {}
+    for k in kernels:
+        if k["op"] in ("ternary", "other_plan"):
+            ways.setdefault((k["model"], k["name"], k["tokens"]), []).append(k)
+    for (model, name, tokens), tried in ways.items():
+        if not any(k["op"] == "other_plan" for k in tried):
+            continue
+        chosen = next(k for k in tried if k["op"] == "ternary")
+        plain = next((k for k in tried if k["plan"].removeprefix("mma_").isdigit()), chosen)
+        fastest = min(tried, key=lambda k: k["ns"])
+        rows.append(
+            f"| {model} {name} | {tokens} | {chosen['plan']} | {chosen['ns'] / 1e3:.2f} | {plain['ns'] / 1e3:.2f} "
+            f"| {fastest['plan']} | {fastest['ns'] / 1e3:.2f} |"
+        )
+    return rows if len(rows) > 3 else []
+
+
 def main() -> None:
     folder, commit = Path(sys.argv[1]), Path(sys.argv[2]).read_text().strip()
     ceilings, kernels = lines(folder / "ceilings.jsonl"), lines(folder / "kernels.jsonl")
@@ -73,6 +93,7 @@ def main() -> None:
             f"| {k['model']} {k['name']} | {k['tokens']} | {k['ns'] / 1e3:.2f} | {k['gbytes_per_s']:.0f} "
             f"| {share(k['gbytes_per_s'], copy)} | {k['tops']:.0f} | {share(k['tops'], int8)} | - |"
         )
+    table += plan_rows(kernels)
     table += ["", "| other op | tokens | us | GB/s |", "| --- | ---: | ---: | ---: |"]
     for k in kernels:
         if k["op"] in ("head", "norm_quantize"):

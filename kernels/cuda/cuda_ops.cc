@@ -52,7 +52,7 @@ class GraphRecording final : public Recording {
 
 StatusOr<std::unique_ptr<CudaOps>> CudaOps::Create(const CudaOptions& options) {
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Device> device, Device::Open(options.device));
-  return std::unique_ptr<CudaOps>(new CudaOps(std::move(device)));
+  return std::unique_ptr<CudaOps>(new CudaOps(options, std::move(device)));
 }
 
 void CudaOps::CopyToDevice(void* device, const void* host, int64_t bytes) {
@@ -337,6 +337,7 @@ Status CudaOps::Reserve(const StepShape& largest) {
                      largest.head_dim));
   }
   STERNA_RETURN_IF_ERROR(Grow(attention_scratch_, static_cast<int64_t>(attention_bytes)));
+  STERNA_RETURN_IF_ERROR(Grow(ternary_scratch_, MostMmaWorkspaceBytes(device_->traits())));
   // Bias and token counts of requests that have many of them may take more than this.
   constexpr int64_t kStagingBytesOfRow = 4096;
   const int64_t rows = largest.logit_rows;

@@ -88,12 +88,14 @@ class CudaOps final : public Ops<float> {
     PinnedMemory results;
   };
 
-  explicit CudaOps(std::unique_ptr<Device> device) : device_(std::move(device)) {}
+  CudaOps(const CudaOptions& options, std::unique_ptr<Device> device)
+      : options_(options), device_(std::move(device)) {}
 
   Status Grow(Scratch& scratch, int64_t bytes);
   // The same, for an op: what fails is a failure of Finish.
   bool Ensure(Scratch& scratch, int64_t bytes);
-  void Launch(const TernaryLinearArgs& args);
+  TernaryPlan PlanOf(const TernaryLinearArgs& args) const;
+  void Launch(TernaryLinearArgs args);
   // Unless this is the step that was planned last.
   void PlanAttention(const AttentionStep& step);
   // Where what is asked for now belongs.
@@ -101,7 +103,9 @@ class CudaOps final : public Ops<float> {
   // Its results have arrived; or they never will.
   void End(Section& section, bool arrived);
 
+  const CudaOptions options_;
   std::unique_ptr<Device> device_;
+  Scratch ternary_scratch_;
   Scratch attention_scratch_;
   Scratch dense_scratch_;
   Scratch sample_staging_;

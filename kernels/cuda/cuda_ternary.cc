@@ -24,7 +24,8 @@ TernaryLinearArgs ArgsOf(const QuantizedMat<float>& q) {
           .outputs = {},
           .num_outputs = 0,
           .gated = false,
-          .epilogue = Epilogue::kStore};
+          .epilogue = Epilogue::kStore,
+          .workspace = nullptr};
 }
 
 void AddOutput(const QuantizedMat<float>& q, const TernaryMatrix& w, std::span<const float> bias,
@@ -45,6 +46,15 @@ void AddOutput(const QuantizedMat<float>& q, const TernaryMatrix& w, std::span<c
 
 Epilogue EpilogueOf(Activation activation) {
   return activation == Activation::kSilu ? Epilogue::kSilu : Epilogue::kReluSquared;
+}
+
+// As metrics and measurements show it.
+std::string NameOf(const TernaryPlan& plan, const TernaryLinearArgs& args) {
+  if (plan.path == TernaryPath::kWgmma) return absl::StrCat("wgmma_", kWgmmaBlockTokens);
+  std::string name = absl::StrCat("mma_", MmaTileTokens(args));
+  if (plan.row_blocks == 2 && !args.gated) name += "_tall";
+  if (plan.split > 1) absl::StrAppend(&name, "_split_", plan.split);
+  return name;
 }
 
 // Whether two products can share a launch.
@@ -78,10 +88,26 @@ StatusOr<TernaryMatrix> CudaOps::Place(TernaryMatrix host) {
                                std::move(scales));
 }
 
-void CudaOps::Launch(const TernaryLinearArgs& args) {
+TernaryPlan CudaOps::PlanOf(const TernaryLinearArgs& args) const {
+  TernaryPlan plan = ChooseTernaryPlan(device_->traits(), args);
+  if (plan.path == TernaryPath::kWgmma) return plan;
+  if (options_.ternary_row_blocks > 0 && !args.gated) {
+    plan.row_blocks = std::min(options_.ternary_row_blocks, 2);
+  }
+  if (options_.ternary_split > 0 && args.num_groups == 1) {
+    plan.split = static_cast<int32_t>(std::min<int64_t>(options_.ternary_split, MmaStages(args)));
+    // As many tiles as would take more counters than there are keep any device busy.
+    if (MmaTiles(args, plan) > kMostMmaCounters / 2) plan.split = 1;
+  }
+  return plan;
+}
+
+void CudaOps::Launch(TernaryLinearArgs args) {
+  const TernaryPlan plan = PlanOf(args);
+  if (!Ensure(ternary_scratch_, MmaWorkspaceBytes(args, plan))) return;
+  args.workspace = ternary_scratch_.data();
   device_->Do("a ternary product", [&] {
-    const DeviceTraits& traits = device_->traits();
-    return LaunchTernaryLinear(args, ChooseTernaryPath(traits, args), traits, device_->stream());
+    return LaunchTernaryLinear(args, plan, device_->traits(), device_->stream());
   });
 }
 
@@ -127,6 +153,7 @@ std::vector<ProductPath> CudaOps::ProductPaths(std::span<const TernaryMatrix* co
                                                bool gated) const {
   STERNA_CHECK(!matrices.empty() && matrices.size() <= kMostTernaryOutputs);
   TernaryLinearArgs args = {};
+  args.cols = static_cast<int32_t>(matrices[0]->cols());
   args.num_groups = static_cast<int32_t>(matrices[0]->num_groups());
   args.gated = gated;
   for (const TernaryMatrix* w : matrices) {
@@ -136,9 +163,7 @@ std::vector<ProductPath> CudaOps::ProductPaths(std::span<const TernaryMatrix* co
   // No choice changes within eight tokens but after the first of them, nor after this many.
   constexpr int32_t kMostTokens = 65536;
   for (args.tokens = 1; args.tokens <= kMostTokens; args.tokens += 8) {
-    const std::string name = ChooseTernaryPath(device_->traits(), args) == TernaryPath::kWgmma
-                                 ? absl::StrCat("wgmma_", kWgmmaBlockTokens)
-                                 : absl::StrCat("mma_", MmaTileTokens(args));
+    const std::string name = NameOf(PlanOf(args), args);
     if (paths.empty() || paths.back().name != name) paths.push_back({args.tokens, name});
   }
   return paths;

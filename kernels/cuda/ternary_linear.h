@@ -51,6 +51,10 @@ struct TernaryLinearArgs {
   int32_t num_outputs;
   bool gated;
   Epilogue epilogue;
+  // Read and written where the plan splits; on a boundary of 16 bytes. MmaWorkspaceBytes of it, of
+  // which kMmaCounterBytes are zero before the first launch, and again after each: launches that
+  // follow one another on one stream may share it, however large each of them is.
+  void* workspace;
 };
 
 // What of a device decides which kernels serve it.
@@ -59,23 +63,50 @@ struct DeviceTraits {
   int32_t multiprocessors = 1;
 };
 
-// Which kernel multiplies; all give the same bits.
+// Which kernel multiplies, and how; all ways give the same bits.
 enum class TernaryPath : int32_t { kMma, kWgmma };
+struct TernaryPlan {
+  TernaryPath path = TernaryPath::kMma;
+  // Of kMma alone. A warp multiplies this many row blocks at once, 1 or 2; 2 with `gated`.
+  int32_t row_blocks = 1;
+  // So many blocks of threads share the columns of each tile of outputs: the last to be done adds
+  // up the sums of all. At most MmaStages, and 1 where there are groups: their values are added in
+  // order, and a sum for every 128 columns that the others would hand over instead takes as many
+  // bytes as the weights do at eight tokens, more at more.
+  int32_t split = 1;
+};
 
-// By how many multiprocessors of the device would have something to do.
-TernaryPath ChooseTernaryPath(const DeviceTraits& device, const TernaryLinearArgs& args);
+// By how many multiprocessors of the device would have something to do, and for how long. `args`
+// need no more than their shapes.
+TernaryPlan ChooseTernaryPlan(const DeviceTraits& device, const TernaryLinearArgs& args);
 
-// cudaErrorInvalidValue where shapes or alignments are not as above.
-cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, TernaryPath path,
+// cudaErrorInvalidValue where shapes, alignments or the plan are not as above.
+cudaError_t LaunchTernaryLinear(const TernaryLinearArgs& args, const TernaryPlan& plan,
                                 const DeviceTraits& device, cudaStream_t stream);
 
 // Its two ways, for valid args.
-cudaError_t LaunchTernaryMma(const TernaryLinearArgs& args, cudaStream_t stream);
+cudaError_t LaunchTernaryMma(const TernaryLinearArgs& args, const TernaryPlan& plan,
+                             cudaStream_t stream);
 cudaError_t LaunchTernaryWgmma(const TernaryLinearArgs& args, const DeviceTraits& device,
                                cudaStream_t stream);
 
-// Tokens of the tile that LaunchTernaryMma takes.
+// The tiles of LaunchTernaryMma: of `MmaTileTokens` tokens by 16 rows for each of MmaRowWarps and
+// of a plan's row_blocks. A block of threads goes through its columns in stages of MmaStageCols.
 int32_t MmaTileTokens(const TernaryLinearArgs& args);
+constexpr int32_t MmaRowWarps(int32_t tile_tokens, bool grouped) {
+  return grouped ? 4 : tile_tokens <= 8 ? 1 : 2;
+}
+constexpr int32_t MmaStageCols(int32_t tile_tokens) { return 128 * 128 / tile_tokens; }
+int64_t MmaStages(const TernaryLinearArgs& args);
+int64_t MmaRowTiles(const TernaryLinearArgs& args, const TernaryPlan& plan);
+int64_t MmaTiles(const TernaryLinearArgs& args, const TernaryPlan& plan);
+
+// Bytes of a workspace: for one launch, and for whatever ChooseTernaryPlan chooses. Its counters
+// come first, one for each warp of rows of a tile.
+inline constexpr int64_t kMostMmaCounters = 4096;
+inline constexpr int64_t kMmaCounterBytes = kMostMmaCounters * 4;
+int64_t MmaWorkspaceBytes(const TernaryLinearArgs& args, const TernaryPlan& plan);
+int64_t MostMmaWorkspaceBytes(const DeviceTraits& device);
 
 // Blocks of threads that warpgroup products take where each does `rows` rows of an output.
 int64_t WgmmaBlocks(const TernaryLinearArgs& args, int64_t rows);

@@ -5,6 +5,9 @@
 // blocks ahead as there are registers for; activations come in chunks of columns to shared memory,
 // which all warps of a block share. Few tokens leave the time to memory, so few rows make a block
 // and its warps share out the columns; many tokens want many rows for each activation that is read.
+// Where that leaves multiprocessors idle, several blocks share the columns of a tile of outputs
+// (TernaryPlan): each leaves its sums in the workspace, and the last one to be done adds them up,
+// which is exact in any order.
 #include "kernels/cuda/fragment_format.h"
 #include "kernels/cuda/primitives.cuh"
 #include "kernels/cuda/ternary_epilogue.cuh"
@@ -23,17 +26,18 @@ struct Tile {
   // Values of groups are added in order, by one warp.
   static constexpr bool kGrouped = kGrouped_;
   static constexpr int kSplit = kGrouped ? 1 : kTokens <= 16 ? 64 / kTokens : 2;
-  static constexpr int kRowWarps = kGrouped ? 4 : kTokens <= 8 ? 1 : 2;
+  static constexpr int kRowWarps = MmaRowWarps(kTokens, kGrouped);
   static constexpr int kWarps = kRowWarps * kSplit;
   static constexpr int kThreads = kWarps * 32;
   // Activations: a stage holds kStageBlocks blocks of columns of every token.
-  static constexpr int kStageBlocks = 128 / kTokens;
+  static constexpr int kStageBlocks = MmaStageCols(kTokens) / static_cast<int>(kFragmentCols);
   static constexpr int kTokenBytes = kStageBlocks * static_cast<int>(kFragmentCols);
   static constexpr int kStageBytes = kTokens * kTokenBytes;
   static constexpr int kStages = 3;
   static constexpr int kWarpBlocks = kStageBlocks / kSplit;  // of a stage, a warp's
-  // Blocks of weights that a warp has asked for ahead of time.
-  static constexpr int kAhead = 4;
+  // Blocks of weights that a warp has asked for ahead of time. An H200 wants about 25 KiB of them
+  // on their way to every multiprocessor, of which few rows give each but one block of threads.
+  static constexpr int kAhead = kTokens <= 16 && kRowBlocks == 1 ? 8 : 4;
   static constexpr int kTokenTiles = kTokens / 8;
   static constexpr int kTogether = kTilesTogether<kTokenTiles>;
 };
@@ -237,6 +241,55 @@ __device__ bool AddSplits(int warp_row, int split, uint8_t* shared, Accumulators
   return true;
 }
 
+// The first stage of the part of those that share the stages out, which are gridDim.z.
+__device__ __forceinline__ int StageOfSplit(int stages, unsigned part) {
+  return static_cast<int>(static_cast<unsigned>(stages) * part / gridDim.z);
+}
+
+// Adds up the sums of the blocks that share columns, in the last one to be done; false in the
+// others. By whole warps, those of the same rows of each block, whatever the others do.
+template <typename T>
+__device__ bool AddBlocks(const TernaryLinearArgs& p, int warp_row, Accumulators<T, int32_t>& acc) {
+  if (gridDim.z == 1) return true;
+  constexpr int kTiles = T::kRowBlocks * T::kTokenTiles;
+  const int lane = static_cast<int>(threadIdx.x) % 32;
+  const int blocks = static_cast<int>(gridDim.z);
+  const int own_block = static_cast<int>(blockIdx.z);
+  const int number =
+      static_cast<int>(blockIdx.y * gridDim.x + blockIdx.x) * T::kRowWarps + warp_row;
+  auto& own = reinterpret_cast<int32_t(&)[kTiles][4]>(acc);
+  int32_t* const counter = static_cast<int32_t*>(p.workspace) + number;
+  int4* const sums =
+      reinterpret_cast<int4*>(static_cast<uint8_t*>(p.workspace) + kMmaCounterBytes) +
+      static_cast<int64_t>(number) * blocks * kTiles * 32 + lane;
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+    sums[(own_block * kTiles + n) * 32] = {own[n][0], own[n][1], own[n][2], own[n][3]};
+  }
+  // All lanes' sums are there for whoever learns of them from the counter.
+  __threadfence();
+  __syncwarp();
+  int before = 0;
+  if (lane == 0) before = atomicAdd(counter, 1);
+  if (__shfl_sync(kFullWarp, before, 0) != blocks - 1) return false;
+  __threadfence();
+  // Nobody counts any more; the next launch that does waits for the end of this one.
+  if (lane == 0) *counter = 0;
+#pragma unroll 1
+  for (int block = 0; block < blocks; ++block) {
+    if (block == own_block) continue;
+#pragma unroll
+    for (int n = 0; n < kTiles; ++n) {
+      const int4 other = __ldcg(sums + (block * kTiles + n) * 32);
+      own[n][0] += other.x;
+      own[n][1] += other.y;
+      own[n][2] += other.z;
+      own[n][3] += other.w;
+    }
+  }
+  return true;
+}
+
 template <typename T>
 __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const TernaryLinearArgs p) {
   const int warp = static_cast<int>(threadIdx.x) / 32;
@@ -244,8 +297,15 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
   const int split = warp % T::kSplit;
   const int warp_row = warp / T::kSplit;
   const int first_token = static_cast<int>(blockIdx.y) * T::kTokens;
-  const int col_blocks = (p.cols + 127) / 128;
-  const int stages = (col_blocks + T::kStageBlocks - 1) / T::kStageBlocks;
+  const int all_col_blocks = (p.cols + 127) / 128;
+  const int all_stages = (all_col_blocks + T::kStageBlocks - 1) / T::kStageBlocks;
+  // The columns of this block of threads, of those that share them; groups are counted from 0.
+  const int first_stage = T::kGrouped ? 0 : StageOfSplit(all_stages, blockIdx.z);
+  const int stages =
+      (T::kGrouped ? all_stages : StageOfSplit(all_stages, blockIdx.z + 1)) - first_stage;
+  const int first_block = first_stage * T::kStageBlocks;
+  const int after = all_col_blocks - first_block;
+  const int col_blocks = after < stages * T::kStageBlocks ? after : stages * T::kStageBlocks;
   uint8_t* const shared = SharedMemory();
   const auto stage_at = [&](int stage) { return shared + stage % T::kStages * T::kStageBytes; };
 
@@ -254,8 +314,10 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
   const uint4* packed[T::kRowBlocks];
 #pragma unroll
   for (int j = 0; j < T::kRowBlocks; ++j) {
-    packed[j] = p.outputs[rows.output[j]].w.packed +
-                (static_cast<int64_t>(rows.row_block[j]) * col_blocks + split) * 32 + lane;
+    packed[j] =
+        p.outputs[rows.output[j]].w.packed +
+        (static_cast<int64_t>(rows.row_block[j]) * all_col_blocks + first_block + split) * 32 +
+        lane;
   }
   uint4 ahead[T::kAhead][T::kRowBlocks];
   // Block i of this warp's.
@@ -276,7 +338,7 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
 #pragma unroll
   for (int stage = 0; stage < T::kStages - 1; ++stage) {
     if (stage < stages) {
-      CopyStage<T>(p, first_token, stage * T::kStageBlocks, stage_at(stage));
+      CopyStage<T>(p, first_token, first_block + stage * T::kStageBlocks, stage_at(stage));
     } else {
       CommitCopies();  // groups are counted
     }
@@ -286,7 +348,7 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
     WaitForCopies<T::kStages - 2>();
     __syncthreads();  // all have this stage, and are done with the one before
     if (stage + T::kStages - 1 < stages) {
-      CopyStage<T>(p, first_token, (stage + T::kStages - 1) * T::kStageBlocks,
+      CopyStage<T>(p, first_token, first_block + (stage + T::kStages - 1) * T::kStageBlocks,
                    stage_at(stage + T::kStages - 1));
     } else {
       CommitCopies();
@@ -324,21 +386,17 @@ __global__ void __launch_bounds__(T::kThreads) TernaryLinearKernel(const Ternary
   }
   WaitForCopies<0>();
   if (!AddSplits<T>(warp_row, split, shared, acc) || !rows.real) return;
+  if (!T::kGrouped && !AddBlocks<T>(p, warp_row, acc)) return;
   Store<T>(p, rows, first_token, acc, values);
 }
 
 template <typename T>
-cudaError_t LaunchTile(const TernaryLinearArgs& p, cudaStream_t stream) {
-  constexpr int kRowsOfGroup = 16 * T::kRowBlocks;
-  const int rows_of_group = p.gated ? 16 : kRowsOfGroup;
-  int groups = 0;
-  for (int i = 0; i < (p.gated ? 1 : p.num_outputs); ++i) {
-    groups += (p.outputs[i].w.rows + rows_of_group - 1) / rows_of_group;
-  }
-  const int stages = (p.cols + T::kTokenBytes - 1) / T::kTokenBytes;
+cudaError_t LaunchTile(const TernaryLinearArgs& p, const TernaryPlan& plan, cudaStream_t stream) {
+  const auto stages = static_cast<int>(CeilDiv(MmaStages(p), plan.split));  // of a block
   LaunchShape shape;
-  shape.grid = dim3(static_cast<unsigned>((groups + T::kRowWarps - 1) / T::kRowWarps),
-                    static_cast<unsigned>((p.tokens + T::kTokens - 1) / T::kTokens));
+  shape.grid = dim3(static_cast<unsigned>(MmaRowTiles(p, plan)),
+                    static_cast<unsigned>((p.tokens + T::kTokens - 1) / T::kTokens),
+                    static_cast<unsigned>(plan.split));
   shape.block = dim3(T::kThreads);
   shape.shared_bytes =
       static_cast<size_t>(T::kStageBytes) * (stages < T::kStages ? stages : T::kStages);
@@ -347,27 +405,29 @@ cudaError_t LaunchTile(const TernaryLinearArgs& p, cudaStream_t stream) {
 }
 
 template <int kTokens, bool kGrouped>
-cudaError_t LaunchTokens(const TernaryLinearArgs& p, cudaStream_t stream) {
-  return p.gated ? LaunchTile<Tile<kTokens, 2, kGrouped>>(p, stream)
-                 : LaunchTile<Tile<kTokens, 1, kGrouped>>(p, stream);
+cudaError_t LaunchTokens(const TernaryLinearArgs& p, const TernaryPlan& plan, cudaStream_t stream) {
+  return plan.row_blocks == 2 ? LaunchTile<Tile<kTokens, 2, kGrouped>>(p, plan, stream)
+                              : LaunchTile<Tile<kTokens, 1, kGrouped>>(p, plan, stream);
 }
 
 }  // namespace
 
-cudaError_t LaunchTernaryMma(const TernaryLinearArgs& p, cudaStream_t stream) {
+cudaError_t LaunchTernaryMma(const TernaryLinearArgs& p, const TernaryPlan& plan,
+                             cudaStream_t stream) {
   const int tokens = MmaTileTokens(p);
   if (p.num_groups > 1) {
-    return tokens == 8 ? LaunchTokens<8, true>(p, stream) : LaunchTokens<32, true>(p, stream);
+    return tokens == 8 ? LaunchTokens<8, true>(p, plan, stream)
+                       : LaunchTokens<32, true>(p, plan, stream);
   }
   switch (tokens) {
     case 8:
-      return LaunchTokens<8, false>(p, stream);
+      return LaunchTokens<8, false>(p, plan, stream);
     case 16:
-      return LaunchTokens<16, false>(p, stream);
+      return LaunchTokens<16, false>(p, plan, stream);
     case 32:
-      return LaunchTokens<32, false>(p, stream);
+      return LaunchTokens<32, false>(p, plan, stream);
     default:
-      return LaunchTokens<64, false>(p, stream);
+      return LaunchTokens<64, false>(p, plan, stream);
   }
 }
 

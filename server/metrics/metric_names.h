@@ -88,7 +88,9 @@ inline constexpr MetricLabel kProductLabels[] = {
     {"from_tokens", "the least tokens of a step that this path serves"},
     {"path",
      "on the CPU the instruction set, such as avx512_vnni or amx; on a GPU mma_ or wgmma_ and the "
-     "tokens of a tile"}};
+     "tokens of a tile, _tall where a tile has twice the rows, _split_ and how many blocks of "
+     "threads "
+     "share the columns"}};
 inline constexpr MetricLabel kErrorLabels[] = {
     {"label",
      "invalid_request, model_not_found, context_length_exceeded, queue_full, draining, loading, "

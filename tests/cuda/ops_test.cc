@@ -38,7 +38,10 @@ TEST_F(CudaOpsTest, TernaryLinearEqualsTheReferenceBitForBit) {
   const bool slow = testing::DeviceUnderTestIsSlow();
   const int64_t most = slow ? 150 : 3000;
   for (int i = 0; i < (slow ? 24 : 200); ++i) {
-    const int64_t rows = Between(1, most), cols = Between(1, 2 * most);
+    // Few rows of many columns are split.
+    const bool split = i % 6 == 5;
+    const int64_t rows = split ? Between(1, slow ? 40 : 300) : Between(1, most);
+    const int64_t cols = split ? Between(most, slow ? 2500 : 16000) : Between(1, 2 * most);
     const int64_t tokens = i % 3 == 0 ? Between(65, slow ? 140 : 700) : Between(1, 64);
     const TernaryMatrix w = testing::RandomTernaryOfKind(random_, i % 4, rows, cols);
     const TernaryMatrix placed = PlaceTernary(w);
@@ -59,6 +62,47 @@ TEST_F(CudaOpsTest, TernaryLinearEqualsTheReferenceBitForBit) {
                          .y = y.AsRows(tokens)});
     ASSERT_THAT(y.Read(), ContainerEq(expected))
         << tokens << "x" << rows << "x" << cols << " kind " << i % 4 << " seed " << Seed();
+  }
+}
+
+// Launch after launch without a pause between, as in a step, where kernels that hand sums over from
+// block to block do so in one place.
+TEST_F(CudaOpsTest, RecordedTernaryProductsDoNotMixTheirSums) {
+  const bool slow = testing::DeviceUnderTestIsSlow();
+  struct Product {
+    TernaryMatrix placed;
+    std::vector<float> expected;
+    OnDevice<float> y;
+  };
+  const int64_t cols = slow ? 1500 : 9000, tokens = slow ? 33 : 60;
+  Quantized<float> q(tokens, cols, cols);
+  testing::FillRandom(random_, q);
+  QuantizedOnDevice device_q(*ops_, q);
+  std::vector<Product> products;
+  for (int i = 0; i < (slow ? 4 : 20); ++i) {
+    const int64_t rows = Between(1, slow ? 40 : 1000);
+    const TernaryMatrix w = testing::RandomTernary(random_, rows, cols);
+    std::vector<float> expected(static_cast<size_t>(tokens * rows));
+    reference_->TernaryLinear(
+        {.q = q.mat, .w = &w, .bias = {}, .accumulate = false, .y = View(expected, tokens)});
+    OnDevice<float> y(*ops_, Noise(tokens * rows));
+    products.push_back({PlaceTernary(w), std::move(expected), std::move(y)});
+  }
+  const std::unique_ptr<Recording> recording = ops_->Record([&] {
+    for (Product& p : products) {
+      ops_->TernaryLinear({.q = device_q.mat,
+                           .w = &p.placed,
+                           .bias = {},
+                           .accumulate = false,
+                           .y = p.y.AsRows(tokens)});
+    }
+  });
+  for (int run = 0; run < (slow ? 2 : 20); ++run) {
+    for (Product& p : products) p.y.Write(Noise(std::ssize(p.expected)));
+    recording->Run();
+    for (Product& p : products) {
+      ASSERT_THAT(p.y.Read(), ContainerEq(p.expected)) << "run " << run << " seed " << Seed();
+    }
   }
 }
 

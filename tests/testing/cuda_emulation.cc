@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <map>
+#include <memory>
 #include <random>
 #include <string>
 #include <utility>
@@ -40,6 +41,7 @@ struct Thread {
   context::fiber fiber;
   bool done = false;
   const char* waits_for = "";
+  bool waited_for_previous = false;
   uint64_t exchanges = 0;  // of its warp, that it took part in
   std::vector<Copy> open_copies;
   std::vector<std::vector<Copy>> committed_copies;
@@ -64,8 +66,8 @@ struct Warp {
 // One block while it runs.
 class Block {
  public:
-  Block(const dim3& grid, const dim3& block, size_t shared_bytes, std::mt19937_64* order)
-      : grid_(grid), block_(block), order_(order) {
+  Block(const CudaLaunchShape& shape, std::mt19937_64* order) : shape_(shape), order_(order) {
+    const dim3& block = shape.block;
     const int count = static_cast<int>(block.x * block.y * block.z);
     STERNA_CHECK(count >= 1 && count <= 1024);
     for (int i = 0; i < count; ++i) {
@@ -81,27 +83,33 @@ class Block {
     }
     warps_.resize(static_cast<size_t>((count + kWarp - 1) / kWarp));
     // Exactly as long as asked for. On 1024 bytes, as the device has it.
-    shared_bytes_ = shared_bytes;
-    shared_ = static_cast<uint8_t*>(::operator new(shared_bytes, std::align_val_t{1024}));
+    shared_ = static_cast<uint8_t*>(::operator new(shape.shared_bytes, std::align_val_t{1024}));
   }
   ~Block() { ::operator delete(shared_, std::align_val_t{1024}); }
   Block(const Block&) = delete;
   Block& operator=(const Block&) = delete;
 
-  void Run(const uint3& index, const std::function<void()>& body);
+  // Begins with block `index` of the grid, which Step does thread by thread.
+  void Start(const uint3& index, const std::function<void()>& body);
+  // Lets one thread go on until it waits or ends; false once all have ended.
+  bool Step();
 
   Thread& current() { return threads_[static_cast<size_t>(current_)]; }
   Warp& warp() { return warps_[static_cast<size_t>(current_ / kWarp)]; }
   // The current thread waits until `expected` threads are at `barrier`.
   void WaitAt(Barrier& barrier, int expected, const char* what);
   void WaitUntil(const char* what, std::function<bool()> done);
+  // Others may run, of this block and of those beside it.
+  void Yield() {
+    ready_.push_back(current_);
+    scheduler_ = std::move(scheduler_).resume();
+  }
   void Later(std::function<void()> work) { background_.push_back(std::move(work)); }
   int running() const { return running_; }
   Barrier& barrier(int id) { return barriers_[id]; }
   uint8_t* shared() { return shared_; }
   const uint3& index() const { return index_; }
-  const dim3& grid() const { return grid_; }
-  const dim3& block() const { return block_; }
+  const CudaLaunchShape& shape() const { return shape_; }
 
  private:
   void Release(Barrier& barrier) {
@@ -111,6 +119,8 @@ class Block {
   }
   // Whoever waited for what has come about may go on.
   void WakePollers();
+  void EndThread(Thread& thread);
+  void EndBlock();
   // Of the threads in ready_. Half of the blocks prefer who became ready last: a warp then runs as
   // far ahead of the others as barriers let it, which no fair choice brings about.
   size_t PickReady() {
@@ -120,8 +130,7 @@ class Block {
   }
   [[noreturn]] void ReportStuck() const;
 
-  dim3 grid_;
-  dim3 block_;
+  CudaLaunchShape shape_;
   std::mt19937_64* order_;  // null: by number
   bool run_ahead_ = false;
   uint3 index_ = {};
@@ -134,13 +143,12 @@ class Block {
   int current_ = 0;
   int running_ = 0;
   uint8_t* shared_;
-  size_t shared_bytes_;
   context::fiber scheduler_;
   context::pooled_fixedsize_stack stacks_{kStackBytes};
 };
 
 struct Machine {
-  Block* block = nullptr;  // that runs
+  Block* block = nullptr;  // of which a thread runs
   uint64_t order_seed = 0;
   std::mt19937_64 order;
   std::mt19937_64 noise{12345};
@@ -154,14 +162,15 @@ Block& TheBlock() {
   return *TheMachine().block;
 }
 
-void Block::Run(const uint3& index, const std::function<void()>& body) {
+void Block::Start(const uint3& index, const std::function<void()>& body) {
   index_ = index;
-  CudaFillWithNoise(shared_, shared_bytes_);
+  CudaFillWithNoise(shared_, shape_.shared_bytes);
   running_ = static_cast<int>(threads_.size());
   run_ahead_ = order_ != nullptr && (*order_)() % 2 == 0;
   ready_.clear();
   for (Thread& thread : threads_) {
     thread.done = false;
+    thread.waited_for_previous = false;
     thread.fiber = context::fiber(std::allocator_arg, stacks_,
                                   [this, &thread, &body](context::fiber&& scheduler) {
                                     scheduler_ = std::move(scheduler);
@@ -171,35 +180,46 @@ void Block::Run(const uint3& index, const std::function<void()>& body) {
                                   });
     ready_.push_back(thread.number);
   }
-  while (running_ > 0) {
-    if (ready_.empty()) WakePollers();
-    while (ready_.empty() && !background_.empty()) {
-      background_.front()();
-      background_.erase(background_.begin());
-      WakePollers();
-    }
-    if (ready_.empty()) ReportStuck();
-    const size_t pick = PickReady();
-    current_ = ready_[pick];
-    if (order_ == nullptr) {
-      ready_.erase(ready_.begin());
-    } else {
-      std::swap(ready_[pick], ready_.back());
-      ready_.pop_back();
-    }
-    Thread& thread = current();
-    thread.fiber = std::move(thread.fiber).resume();
-    if (!thread.done) continue;
-    // Nothing is left that was never waited for.
-    STERNA_CHECK(thread.open_copies.empty() && thread.committed_copies.empty());
-    STERNA_CHECK(thread.open_products.empty() && thread.committed_products.empty());
-    --running_;
-    // Threads that have ended count as being at __syncthreads.
-    Barrier& all = barriers_[0];
-    if (all.arrived > 0 && all.arrived == running_) Release(all);
+}
+
+bool Block::Step() {
+  if (ready_.empty()) WakePollers();
+  while (ready_.empty() && !background_.empty()) {
+    background_.front()();
+    background_.erase(background_.begin());
+    WakePollers();
   }
+  if (ready_.empty()) ReportStuck();
+  const size_t pick = PickReady();
+  current_ = ready_[pick];
+  if (order_ == nullptr) {
+    ready_.erase(ready_.begin());
+  } else {
+    std::swap(ready_[pick], ready_.back());
+    ready_.pop_back();
+  }
+  Thread& thread = current();
+  thread.fiber = std::move(thread.fiber).resume();
+  if (thread.done) EndThread(thread);
+  if (running_ == 0) EndBlock();
+  return running_ > 0;
+}
+
+void Block::EndThread(Thread& thread) {
+  // Nothing is left that was never waited for.
+  STERNA_CHECK(thread.open_copies.empty() && thread.committed_copies.empty());
+  STERNA_CHECK(thread.open_products.empty() && thread.committed_products.empty());
+  --running_;
+  // Threads that have ended count as being at __syncthreads.
+  Barrier& all = barriers_[0];
+  if (all.arrived > 0 && all.arrived == running_) Release(all);
+}
+
+void Block::EndBlock() {
   for (const auto& [id, barrier] : barriers_) STERNA_CHECK(barrier.arrived == 0);
   STERNA_CHECK(background_.empty());  // copies that nobody waited for
+  // Who waits for this kernel's end relies on the end of the one before it as well.
+  STERNA_CHECK(!shape_.overlap || std::ranges::any_of(threads_, &Thread::waited_for_previous));
 }
 
 void Block::WakePollers() {
@@ -264,14 +284,23 @@ void SetCudaThreadOrder(uint64_t seed) {
 }
 const uint3& CudaThreadIdx() { return TheBlock().current().index; }
 const uint3& CudaBlockIdx() { return TheBlock().index(); }
-const dim3& CudaBlockDim() { return TheBlock().block(); }
-const dim3& CudaGridDim() { return TheBlock().grid(); }
+const dim3& CudaBlockDim() { return TheBlock().shape().block; }
+const dim3& CudaGridDim() { return TheBlock().shape().grid; }
 uint8_t* CudaSharedMemory() { return TheBlock().shared(); }
 int CudaLane() { return TheBlock().current().number % kWarp; }
 
 void CudaSyncThreads() {
   Block& block = TheBlock();
   block.WaitAt(block.barrier(0), block.running(), "__syncthreads");
+}
+
+void CudaWaitForPreviousKernel() { TheBlock().current().waited_for_previous = true; }
+
+void CudaFence() {
+  Block& block = TheBlock();
+  // What is handed over before is where blocks of the kernel before may still hand over.
+  STERNA_CHECK(!block.shape().overlap || block.current().waited_for_previous);
+  block.Yield();
 }
 
 const std::byte* CudaExchange(const char* what, const void* data, size_t bytes) {
@@ -334,28 +363,55 @@ void CudaWaitForProducts(int newest) {
   }
 }
 
-cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
-                       cudaStream_t stream, std::function<void()> thread) {
+namespace {
+
+// Runs all blocks, a few side by side where there is an order.
+void RunBlocks(const CudaLaunchShape& shape, const std::function<void()>& thread) {
+  Machine& machine = TheMachine();
+  std::mt19937_64* const order = machine.order_seed == 0 ? nullptr : &machine.order;
+  std::vector<uint3> blocks;
+  for (unsigned z = 0; z < shape.grid.z; ++z) {
+    for (unsigned y = 0; y < shape.grid.y; ++y) {
+      for (unsigned x = 0; x < shape.grid.x; ++x) blocks.push_back({x, y, z});
+    }
+  }
+  if (order != nullptr) std::shuffle(blocks.begin(), blocks.end(), *order);
+  constexpr size_t kMostSideBySide = 3;
+  const size_t side_by_side = order == nullptr ? 1 : 1 + (*order)() % kMostSideBySide;
+  size_t next = 0;
+  std::vector<std::unique_ptr<Block>> running;
+  for (; next < std::min(side_by_side, blocks.size()); ++next) {
+    running.push_back(std::make_unique<Block>(shape, order));
+    running.back()->Start(blocks[next], thread);
+  }
+  for (size_t turn = 0; !running.empty();) {
+    if (running.size() > 1 && (*order)() % 8 == 0) turn = (*order)();
+    turn %= running.size();
+    machine.block = running[turn].get();
+    if (machine.block->Step()) continue;
+    if (next < blocks.size()) {
+      machine.block->Start(blocks[next++], thread);
+    } else {
+      running.erase(running.begin() + static_cast<std::ptrdiff_t>(turn));
+    }
+  }
+  machine.block = nullptr;
+}
+
+}  // namespace
+
+cudaError_t CudaLaunch(const CudaLaunchShape& shape, cudaStream_t stream,
+                       std::function<void()> thread) {
   constexpr size_t kMostSharedBytes = 227 << 10;  // of a block on sm_90; sm_80 has 163 KiB
+  const auto& [grid, block, shared_bytes, overlap] = shape;
   const uint64_t threads = uint64_t{block.x} * block.y * block.z;
   if (grid.x == 0 || grid.y == 0 || grid.z == 0 || grid.y > 65535 || grid.z > 65535 ||
       threads == 0 || threads > 1024 || shared_bytes > kMostSharedBytes) {
     return cudaErrorInvalidConfiguration;
   }
   return CudaEnqueue(stream, [=] {
-    Machine& machine = TheMachine();
-    STERNA_CHECK(machine.block == nullptr);
-    Block running(grid, block, shared_bytes, machine.order_seed == 0 ? nullptr : &machine.order);
-    machine.block = &running;
-    std::vector<uint3> blocks;
-    for (unsigned z = 0; z < grid.z; ++z) {
-      for (unsigned y = 0; y < grid.y; ++y) {
-        for (unsigned x = 0; x < grid.x; ++x) blocks.push_back({x, y, z});
-      }
-    }
-    if (machine.order_seed != 0) std::shuffle(blocks.begin(), blocks.end(), machine.order);
-    for (const uint3& index : blocks) running.Run(index, thread);
-    machine.block = nullptr;
+    STERNA_CHECK(TheMachine().block == nullptr);
+    RunBlocks(shape, thread);
     return cudaSuccess;
   });
 }

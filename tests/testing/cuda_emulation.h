@@ -5,13 +5,16 @@
 // (threadIdx, __syncthreads, ...), of kernels/cuda/primitives.cuh (the matrix instructions by their
 // documented fragments, asynchronous copies, launches), and of the part of the runtime that
 // kernels/cuda/runtime.h names. A block's threads are fibers on one thread of the host, which
-// change where they wait for one another, in an order that a seed decides: a barrier that is
-// missing shows as a wrong result in some order. On purpose:
+// change where they wait for one another and at fences, in an order that a seed decides, and up to
+// three blocks run side by side: a barrier that is missing shows as a wrong result in some order.
+// On purpose:
 //   - shared memory and new device memory hold noise, not zeros, and end where they were asked to
 //     end, so that AddressSanitizer sees what goes beyond;
 //   - an asynchronous copy happens when it is waited for, not before;
 //   - a block that cannot go on (threads at different barriers, lanes at different collectives)
-//     ends the program and says who waits for what.
+//     ends the program and says who waits for what;
+//   - so does a kernel that may start early and hands something over, or ends, without having
+//     waited for the one before it.
 // What this does not show: speed, memory ordering between threads that use no barrier, and whether
 // the hardware is as documented. scripts/gpu-check is for those.
 //
@@ -182,8 +185,18 @@ void CudaWaitForProducts(int newest);
 cudaError_t CudaEnqueue(cudaStream_t stream, std::function<cudaError_t()> node);
 void CudaFillWithNoise(void* p, size_t bytes);
 
-cudaError_t CudaLaunch(const dim3& grid, const dim3& block, size_t shared_bytes,
-                       cudaStream_t stream, std::function<void()> thread);
+// As LaunchShape of the header that this one stands for.
+struct CudaLaunchShape {
+  dim3 grid;
+  dim3 block;
+  size_t shared_bytes = 0;
+  bool overlap = false;
+};
+cudaError_t CudaLaunch(const CudaLaunchShape& shape, cudaStream_t stream,
+                       std::function<void()> thread);
+void CudaWaitForPreviousKernel();
+// Others run before the current thread goes on.
+void CudaFence();
 
 template <typename T>
 T CudaShuffle(const char* what, T value, int from) {
@@ -256,7 +269,7 @@ inline float __int_as_float(int x) { return std::bit_cast<float>(x); }
 inline float __uint_as_float(unsigned x) { return std::bit_cast<float>(x); }
 inline long long __double_as_longlong(double x) { return std::bit_cast<long long>(x); }
 inline double __longlong_as_double(long long x) { return std::bit_cast<double>(x); }
-// Threads change only where they wait, so this is as atomic as it must be.
+// Threads change only where they wait and at fences, so this is as atomic as it must be.
 template <typename T>
 T atomicAdd(T* p, T value) {
   const T before = *p;
@@ -271,7 +284,7 @@ template <typename T>
 T __ldcg(const T* p) {
   return *p;
 }
-inline void __threadfence() {}
+inline void __threadfence() { ::sterna::testing::CudaFence(); }
 
 // The product's code may be in the same program.
 #define cuda cuda_emulated
@@ -282,7 +295,7 @@ inline constexpr unsigned kWarpThreads = 32;
 inline constexpr unsigned kFullWarp = 0xffffffffu;
 
 inline uint8_t* SharedMemory() { return testing::CudaSharedMemory(); }
-inline void WaitForPreviousKernel() {}
+inline void WaitForPreviousKernel() { testing::CudaWaitForPreviousKernel(); }
 inline void LetNextKernelStart() {}
 inline uint4 LoadStreaming(const uint4* p) { return *p; }
 inline void CopyAsync16(void* shared, const void* global, bool valid = true) {
@@ -370,18 +383,12 @@ void WaitForProducts() {
 }
 void WarpgroupMmaU8S8(int32_t (&d)[kWgmmaTokens / 2], const uint32_t (&a)[4], const void* box,
                       int k_tile);
-struct LaunchShape {
-  dim3 grid;
-  dim3 block;
-  size_t shared_bytes = 0;
-  bool overlap = false;
-};
+using LaunchShape = testing::CudaLaunchShape;
 
 template <typename Params>
 cudaError_t Launch(void (*kernel)(Params), const LaunchShape& shape, cudaStream_t stream,
                    const Params& params) {
-  return testing::CudaLaunch(shape.grid, shape.block, shape.shared_bytes, stream,
-                             [kernel, params] { kernel(params); });
+  return testing::CudaLaunch(shape, stream, [kernel, params] { kernel(params); });
 }
 
 }  // namespace sterna::cuda
