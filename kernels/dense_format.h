@@ -33,6 +33,7 @@
 #include <span>
 
 #include "base/check.h"
+#include "kernels/bfloat16.h"
 
 namespace sterna {
 
@@ -184,9 +185,7 @@ struct DenseMatrix {
       }
       case DenseType::kBf16: {
         const auto* values = static_cast<const uint16_t*>(data);
-        return ForRow(row, [&](int64_t col, int64_t i) {
-          out[col] = std::bit_cast<float>(uint32_t{values[i]} << 16);
-        });
+        return ForRow(row, [&](int64_t col, int64_t i) { out[col] = Bf16ToFloat(values[i]); });
       }
       case DenseType::kI8:
       case DenseType::kI6: {

@@ -39,7 +39,7 @@ struct QuantizedMat {
 
 // One layer of the paged K/V cache. A block holds kKvBlockTokens tokens:
 //   k, v: [num_blocks, num_kv_heads] x (vectors [kKvBlockTokens, head_dim],
-//                                       with kI8 then scales [kKvBlockTokens] f32)
+//                                       with kI8 and kF8 then scales [kKvBlockTokens] f32)
 // A slot names one token's place: slot = block * kKvBlockTokens + offset in the block.
 inline constexpr int64_t kKvBlockTokens = 16;
 
@@ -47,11 +47,23 @@ inline constexpr int64_t kKvBlockTokens = 16;
 enum class KvType {
   kFull,  // as the ops compute, F
   kF16,   // rounded to half precision (half_float.h): half the memory and traffic of f32
+  kBf16,  // rounded to bfloat16 (bfloat16.h): the same memory, three bits less, a float's range
   // Quantised like activations (QuantizedMat), with a scale for each token and head: a number is
   // q * scale, scale = max(absmax, 1e-5) / 127. About half the memory and traffic of f16. Vectors
   // must be finite: a NaN becomes some number, an infinity makes its vector NaN.
   kI8,
+  // As kI8, but a number is that of an e4m3 code (float8.h) times scale = max(absmax, 1e-5) / 448:
+  // four bits of every element, down to 2^-15 of the vector's largest, instead of 1/127 of that.
+  kF8,
 };
+
+// As users name it; kFull by what products compute in.
+inline const char* KvTypeName(KvType type) {
+  constexpr const char* kNames[] = {"f32", "f16", "bf16", "int8", "fp8"};
+  return kNames[static_cast<int>(type)];
+}
+inline constexpr KvType kKvTypes[] = {KvType::kFull, KvType::kF16, KvType::kBf16, KvType::kI8,
+                                      KvType::kF8};
 
 template <typename F>
 struct KvView {
@@ -62,13 +74,17 @@ struct KvView {
   int64_t num_kv_heads = 0;
   int64_t head_dim = 0;
 
+  // Whether each vector has a scale.
+  static constexpr bool HasScales(KvType type) {
+    return type == KvType::kI8 || type == KvType::kF8;
+  }
   static constexpr int64_t ElementBytes(KvType type) {
-    if (type == KvType::kI8) return 1;
-    return type == KvType::kF16 ? 2 : static_cast<int64_t>(sizeof(F));
+    if (type == KvType::kFull) return static_cast<int64_t>(sizeof(F));
+    return HasScales(type) ? 1 : 2;
   }
   // Bytes of K, or of V, that one head has in one block.
   static constexpr int64_t HeadBlockBytes(KvType type, int64_t head_dim) {
-    const int64_t scale_bytes = type == KvType::kI8 ? static_cast<int64_t>(sizeof(float)) : 0;
+    const int64_t scale_bytes = HasScales(type) ? static_cast<int64_t>(sizeof(float)) : 0;
     return kKvBlockTokens * (head_dim * ElementBytes(type) + scale_bytes);
   }
 
@@ -81,7 +97,7 @@ struct KvView {
     return BlockOffset(slot / kKvBlockTokens, head) +
            slot % kKvBlockTokens * head_dim * ElementBytes(type);
   }
-  // kI8: byte offset of that vector's scale.
+  // Where there are scales: byte offset of that vector's.
   int64_t ScaleOffset(int64_t slot, int64_t head) const {
     return BlockOffset(slot / kKvBlockTokens, head) + kKvBlockTokens * head_dim +
            slot % kKvBlockTokens * static_cast<int64_t>(sizeof(float));

@@ -1,10 +1,14 @@
 #include "server/config.h"
 
+#include <algorithm>
 #include <filesystem>
+#include <iterator>
 #include <system_error>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
+#include "kernels/tensor.h"
 
 namespace sterna {
 
@@ -41,12 +45,15 @@ DeviceOptions DeviceOptionsOf(const DeviceConfig& device) {
 }
 
 Flag KvCacheDtypeFlag(std::string& dtype) {
+  std::vector<std::string> choices;
+  for (const KvType type : kKvTypes) choices.emplace_back(KvTypeName(type));
   return {.name = "kv-cache-dtype",
           .value = &dtype,
           .help =
               "How keys and values are stored; f32 (CPU only) takes twice the memory of f16, int8 "
-              "(with a scale for each token and head) about half.",
-          .choices = {"f16", "f32", "int8"}};
+              "(with a scale for each token and head) about half. With --device cuda also bf16, of "
+              "f16's size and f32's range, and fp8 (e4m3), of int8's size: both round more.",
+          .choices = std::move(choices)};
 }
 
 Flag AsyncSchedulingFlag(bool& async_scheduling) {
@@ -56,10 +63,9 @@ Flag AsyncSchedulingFlag(bool& async_scheduling) {
 }
 
 KvType KvTypeOf(const std::string& dtype) {
-  if (dtype == "int8") return KvType::kI8;
-  if (dtype == "f16") return KvType::kF16;
-  STERNA_CHECK(dtype == "f32");  // the flag's choices
-  return KvType::kFull;
+  const auto* type = std::ranges::find(kKvTypes, dtype, KvTypeName);
+  STERNA_CHECK(type != std::end(kKvTypes));  // the flag's choices
+  return *type;
 }
 
 Flag HeadDtypeFlag(HeadConfig& head) {

@@ -9,6 +9,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,12 +20,19 @@
 
 namespace sterna {
 
-// InvalidArgument where the device does not take keys and values so.
+// InvalidArgument where the device does not take keys and values so; says what it takes, and what
+// comes closest.
 template <typename F>
 Status CheckKvType(const Ops<F>& ops, KvType type) {
   if (ops.Supports(type)) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(ops.Name(), " takes keys and values in f16 and int8 alone, not in f32"));
+  std::string taken;
+  for (const KvType other : kKvTypes) {
+    if (ops.Supports(other)) absl::StrAppend(&taken, taken.empty() ? "" : ", ", KvTypeName(other));
+  }
+  const KvType closest = type == KvType::kF8 ? KvType::kI8 : KvType::kF16;
+  return absl::InvalidArgumentError(absl::StrCat(ops.Name(), " does not take keys and values in ",
+                                                 KvTypeName(type), " but in ", taken, "; take ",
+                                                 KvTypeName(closest)));
 }
 
 template <typename F>

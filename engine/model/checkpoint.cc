@@ -2,7 +2,6 @@
 // is read and how it is decided.
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cmath>
 #include <cstring>
 #include <set>
@@ -17,6 +16,7 @@
 #include "engine/model/json_text.h"
 #include "engine/model/safetensors.h"
 #include "engine/model/weights.h"
+#include "kernels/bfloat16.h"
 #include "kernels/half_float.h"
 
 namespace sterna {
@@ -41,9 +41,7 @@ void ReadFloats(const TensorView& view, int64_t first, std::span<float> out) {
   for (size_t i = 0; i < out.size(); ++i) {
     uint16_t bits;
     std::memcpy(&bits, source + 2 * i, sizeof(bits));
-    out[i] = view.type == TensorType::kBf16
-                 ? std::bit_cast<float>(static_cast<uint32_t>(bits) << 16)
-                 : HalfToFloat(bits);
+    out[i] = view.type == TensorType::kBf16 ? Bf16ToFloat(bits) : HalfToFloat(bits);
   }
 }
 

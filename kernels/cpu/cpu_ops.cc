@@ -94,6 +94,7 @@ void CpuOps::RotaryTable(const RotaryTableParams<float>& p) {
 void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
   const int64_t hd = p.kv.head_dim;
   const int64_t kv_heads = p.kv.num_kv_heads;
+  STERNA_CHECK(Supports(p.kv.type));
   STERNA_CHECK(hd > 0 && hd % 2 == 0 && p.q.cols % hd == 0 && p.cos.cols == hd / 2);
   STERNA_CHECK(p.k.cols == kv_heads * hd && p.v.cols == kv_heads * hd && p.sin.cols == hd / 2);
   STERNA_CHECK(p.q_norm.empty() || std::ssize(p.q_norm) == hd);
@@ -122,6 +123,9 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
         *reinterpret_cast<float*>(data + p.kv.ScaleOffset(slot, head)) = 1.0f / s;
         break;
       }
+      case KvType::kBf16:
+      case KvType::kF8:
+        break;  // refused above
     }
   };
   ForRuns(p.q.rows, (p.q.cols + 2 * p.k.cols) / kFloatsPerNanosecond,
@@ -147,6 +151,7 @@ void CpuOps::RopeAppendKv(const RopeAppendKvParams<float>& p) {
 void CpuOps::PagedAttention(const PagedAttentionParams<float>& p) {
   const int64_t hd = p.kv.head_dim;
   const int64_t kv_heads = p.kv.num_kv_heads;
+  STERNA_CHECK(Supports(p.kv.type));
   STERNA_CHECK(hd > 0 && kv_heads > 0 && p.q.cols % (hd * kv_heads) == 0);
   STERNA_CHECK(p.o.rows == p.q.rows && p.o.cols == p.q.cols);
   STERNA_CHECK(std::ssize(p.positions) == p.q.rows && std::ssize(p.sequence) == p.q.rows);

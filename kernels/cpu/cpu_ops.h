@@ -54,6 +54,11 @@ class CpuOps final : public HostMemoryOps<float> {
   std::vector<Tuning> Tune(std::span<const TernaryMatrix* const> samples) override;
   std::vector<ProductPath> ProductPaths(std::span<const TernaryMatrix* const> matrices,
                                         bool gated) const override;
+  // Not what a GPU has instructions for: f16 takes the bytes of bf16 and int8 those of fp8, both
+  // round less and are widened as fast.
+  bool Supports(KvType type) const override {
+    return type == KvType::kFull || type == KvType::kF16 || type == KvType::kI8;
+  }
   Status Finish() override { return absl::OkStatus(); }
 
  private:

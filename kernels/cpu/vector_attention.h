@@ -248,6 +248,9 @@ struct VectorAttention : VectorMath<V> {
         case KvType::kI8:
           Attend<int8_t>(task, head, heads);
           break;
+        case KvType::kBf16:
+        case KvType::kF8:
+          break;  // CpuOps refuses them
       }
     }
   }

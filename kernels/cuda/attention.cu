@@ -32,49 +32,29 @@ __device__ __forceinline__ int64_t OutputVector(const AttentionParams& p, const 
   return token * p.args.step.shape.heads + work.HeadOf(row, p.group);
 }
 
-// Both parts of q's rows, and what the rows see.
+// q's rows, and what they see.
 template <typename P>
 __device__ void LoadQueries(const AttentionParams& p, const Work& work,
                             const SharedLayout<typename P::Tile>& shared) {
-  using T = typename P::Tile;
-  constexpr int kOfLane = T::kHd / 32;
-  constexpr int kLowPart = P::kRows * T::kQueryStride;
+  using E = typename P::Element;
+  constexpr int kOfLane = P::Tile::kHd / 32;
   const int lane = static_cast<int>(threadIdx.x) % 32;
   const int hd = p.args.step.shape.head_dim;
 #pragma unroll 4
   for (int row = P::warp(); row < P::kRows; row += kWarps) {
     const float* const q = p.args.q + OutputVector(p, work, row) * hd;
     float x[kOfLane];
-    float largest = 0.0f;
 #pragma unroll
     for (int i = 0; i < kOfLane; ++i) {
       x[i] = row < work.rows && i * 32 + lane < hd ? q[i * 32 + lane] : 0.0f;
-      largest = fmaxf(largest, fabsf(x[i]));
     }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) {
-      largest = fmaxf(largest, __shfl_xor_sync(kFullWarp, largest, distance));
-    }
-    // The power of two that brings it to 2^14; of what is below 2^-86 as much as a float holds.
-    int exponent = 127 + 14 - static_cast<int>(__float_as_uint(largest) >> 23);
-    if (exponent > 100) exponent = 100;
-    const float up = __uint_as_float(static_cast<unsigned>(127 + exponent) << 23);
-    const float down = __uint_as_float(static_cast<unsigned>(127 - exponent) << 23);
-    uint8_t* const to = shared.queries + row * T::kQueryStride;
-#pragma unroll
-    for (int i = 0; i < kOfLane; ++i) {
-      const float scaled = x[i] * up;
-      const auto high = static_cast<uint16_t>(PackF16(scaled, 0.0f));
-      const auto low = static_cast<uint16_t>(PackF16(scaled - F16ToFloat(high), 0.0f));
-      uint8_t* const element = to + P::Element::QueryColumn(i * 32 + lane) * 2;
-      *reinterpret_cast<uint16_t*>(element) = high;
-      *reinterpret_cast<uint16_t*>(element + kLowPart) = low;
-    }
+    const float factor = E::template StoreQuery<P>(x, row, shared.queries);
     if (lane == 0) {
       const int position = work.first_position + work.TokenOf(row, p.group);
       const int first = FirstSeen(position, p.args.step.shape.window);
       const int count = row < work.rows ? position - first + 1 : 0;
-      shared.views[row] = {first, static_cast<unsigned>(count), down * p.score_scale};
+      shared.views[row] = {first, static_cast<unsigned>(count),
+                           factor * p.score_scale * E::kUnscaleKeys};
     }
   }
 }
@@ -83,8 +63,8 @@ __device__ void LoadQueries(const AttentionParams& p, const Work& work,
 template <typename P>
 __device__ __forceinline__ void WeighTile(int tile, const uint8_t* keys,
                                           const SharedLayout<typename P::Tile>& shared,
-                                          LaneRows& rows, uint32_t (&weights)[4][4],
-                                          float (&keep)[2], float (&sums)[4][2]) {
+                                          LaneRows& rows, Weights<P>& weights, float (&keep)[2],
+                                          float (&sums)[4][2]) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
   Scores<P> s;
   MultiplyKeys<P>(shared.queries, keys, s);
@@ -113,11 +93,14 @@ __device__ __forceinline__ void WeighTile(int tile, const uint8_t* keys,
   }
 #pragma unroll
   for (int i = 0; i < P::kScoreGroups; ++i) {
-    Weigh<P>(base, P::ScoreGroup(i), keys, s[i], weights[i], sums[i]);
+    Weigh<P>(base, P::ScoreGroup(i), keys, i, s[i], weights, sums[i]);
   }
   if constexpr (!P::kMany) {
-    shared.weights[P::warp() * 32 + lane] =
-        make_uint4(weights[0][0], weights[0][1], weights[0][2], weights[0][3]);
+#pragma unroll
+    for (int part = 0; part < P::Element::kWeightParts; ++part) {
+      const uint32_t(&w)[4] = weights[part][0];
+      shared.weights[(part * kWarps + P::warp()) * 32 + lane] = make_uint4(w[0], w[1], w[2], w[3]);
+    }
     shared.sums[P::warp() * 32 + lane] = make_float2(sums[0][0], sums[0][1]);
   }
 }
@@ -125,15 +108,18 @@ __device__ __forceinline__ void WeighTile(int tile, const uint8_t* keys,
 // After all warps of few rows are there: what the others wrote.
 template <typename P>
 __device__ __forceinline__ void ReadWeights(const SharedLayout<typename P::Tile>& shared,
-                                            uint32_t (&weights)[4][4], float (&sums)[4][2]) {
+                                            Weights<P>& weights, float (&sums)[4][2]) {
   const int lane = static_cast<int>(threadIdx.x) % 32;
 #pragma unroll
   for (int i = 0; i < kWarps; ++i) {
-    const uint4 w = shared.weights[i * 32 + lane];
-    weights[i][0] = w.x;
-    weights[i][1] = w.y;
-    weights[i][2] = w.z;
-    weights[i][3] = w.w;
+#pragma unroll
+    for (int part = 0; part < P::Element::kWeightParts; ++part) {
+      const uint4 w = shared.weights[(part * kWarps + i) * 32 + lane];
+      weights[part][i][0] = w.x;
+      weights[part][i][1] = w.y;
+      weights[part][i][2] = w.z;
+      weights[part][i][3] = w.w;
+    }
     const float2 sum = shared.sums[i * 32 + lane];
     sums[i][0] = sum.x;
     sums[i][1] = sum.y;
@@ -266,7 +252,7 @@ __device__ void Attend(const AttentionParams& p, const Work& work,
   Totals totals = {};
   bool first = true;
   for (int tile = work.first_tile; tile < work.end_tile; ++tile) {
-    uint32_t weights[4][4];
+    Weights<P> weights;
     float keep[2];
     float sums[4][2];
     WeighTile<P>(tile, stream.Next(), shared, rows, weights, keep, sums);
@@ -372,8 +358,12 @@ cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream) {
   switch (args.type) {
     case KvType::kF16:
       return LaunchElement<F16Element>(args, stream);
+    case KvType::kBf16:
+      return LaunchElement<Bf16Element>(args, stream);
     case KvType::kI8:
       return LaunchElement<I8Element>(args, stream);
+    case KvType::kF8:
+      return LaunchElement<F8Element>(args, stream);
     case KvType::kFull:
       break;
   }

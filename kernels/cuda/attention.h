@@ -1,5 +1,5 @@
-// Attention over the paged cache on CUDA devices (PagedAttentionParams of kernels/ops.h), of kF16
-// and kI8 caches.
+// Attention over the paged cache on CUDA devices (PagedAttentionParams of kernels/ops.h), of caches
+// of all types but kFull.
 //
 // A step's tokens lie in device memory, unknown to whoever launches: LaunchAttentionPlan, once a
 // step, writes what there is to do to the workspace, and LaunchAttention, once a layer, does it.
@@ -57,7 +57,7 @@ size_t AttentionWorkspaceBytes(const AttentionShape& shape, int32_t tokens);
 struct AttentionArgs {
   AttentionStep step;  // as it was planned
   const float* q;      // [tokens, heads * head_dim]; on a boundary of 8 bytes
-  KvType type;         // kF16 or kI8
+  KvType type;         // not kFull
   const void* k;       // as KvView of kernels/tensor.h; on boundaries of 16 bytes
   const void* v;
   const int32_t* block_tables;  // [sequences, max_blocks]; entries past a sequence's end: not read
@@ -66,7 +66,7 @@ struct AttentionArgs {
 };
 
 // Layers of different windows have a plan and a workspace for each window. Both return
-// cudaErrorInvalidValue where shapes, types (kFull too) or alignments are not as above.
+// cudaErrorInvalidValue where shapes, types or alignments are not as above.
 cudaError_t LaunchAttentionPlan(const AttentionStep& step, cudaStream_t stream);
 cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream);
 

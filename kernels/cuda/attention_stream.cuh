@@ -93,17 +93,18 @@ __device__ __forceinline__ void FindContext(const AttentionParams& p, Work& work
 template <typename T>
 struct SharedLayout {
   Work* work;
-  uint8_t* queries;  // [2][rows][kQueryStride]: both parts
+  uint8_t* queries;  // 2 * kQueryStride for each row, as the element's operands want it
   RowView* views;    // [kManyRows]
   // Exchanged by the warps of few rows: the largest scores, weights and their sums.
   float* largest;  // [kAttentionWarps][kFewRows]
-  uint4* weights;  // [kAttentionWarps][32]
+  uint4* weights;  // [kWeightParts][kAttentionWarps][32]
   float2* sums;    // [kAttentionWarps][32]
   uint8_t* buffers;
 
   static constexpr int kWorkBytes = (sizeof(Work) + 15) / 16 * 16;
+  static constexpr int kWeightBytes = T::Element::kWeightParts * kAttentionWarps * 32 * 16;
   static constexpr int kExchangeBytes =
-      kManyRows * 16 + kAttentionWarps * kFewRows * 4 + kAttentionWarps * 32 * (16 + 8);
+      kManyRows * 16 + kAttentionWarps * kFewRows * 4 + kWeightBytes + kAttentionWarps * 32 * 8;
   static constexpr size_t Bytes(int query_rows) {
     return static_cast<size_t>(kWorkBytes + 2 * query_rows * T::kQueryStride + kExchangeBytes +
                                T::kBuffers * T::kBufferBytes);
@@ -119,7 +120,7 @@ struct SharedLayout {
     queries = take(2 * query_rows * T::kQueryStride);
     views = reinterpret_cast<RowView*>(take(kManyRows * 16));
     largest = reinterpret_cast<float*>(take(kAttentionWarps * kFewRows * 4));
-    weights = reinterpret_cast<uint4*>(take(kAttentionWarps * 32 * 16));
+    weights = reinterpret_cast<uint4*>(take(kWeightBytes));
     sums = reinterpret_cast<float2*>(take(kAttentionWarps * 32 * 8));
     buffers = next;
   }

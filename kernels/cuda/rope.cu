@@ -91,25 +91,48 @@ __device__ __forceinline__ int8_t RoundToInt8(float value) {
   return -128;  // NaN as well
 }
 
-// x as the vector of `head` at `slot` of a cache.
-__device__ void StoreKv(const RopeAppendKvArgs& p, const LaneVector& x, void* cache, int32_t slot,
-                        int head) {
-  constexpr int kBlock = static_cast<int>(kKvBlockTokens);
-  const int half = p.head_dim / 2;
-  const bool f16 = p.type == KvType::kF16;
-  const int head_bytes = kBlock * (f16 ? p.head_dim * 2 : p.head_dim + 4);
-  uint8_t* const block = static_cast<uint8_t*>(cache) +
-                         (static_cast<int64_t>(slot / kBlock) * p.kv_heads + head) * head_bytes;
-  const int row = slot % kBlock;
-  if (f16) {
-    uint16_t* const to = reinterpret_cast<uint16_t*>(block) + row * p.head_dim;
-    ForPairs(half, [&](int j, int i) {
-      const uint32_t pair = PackF16(x.first[j], x.second[j]);
-      to[i] = static_cast<uint16_t>(pair);
-      to[i + half] = static_cast<uint16_t>(pair >> 16);
-    });
-    return;
+// As FloatToE4m3 of kernels/float8.h, of what is no larger than 448 but for rounding. In integers,
+// since the instruction that does it (cvt to e4m3x2) is not on sm_80.
+__device__ __forceinline__ uint8_t RoundToE4m3(float value) {
+  const uint32_t bits = __float_as_uint(value);
+  const uint32_t sign = bits >> 24 & 0x80;
+  const uint32_t magnitude = bits & 0x7fffffff;
+  if (magnitude > 0x7f800000) return 0x7f;
+  if (magnitude >= 0x3c800000) {  // 2^-6
+    const uint32_t rounded = magnitude - 0x3c000000 + 0x7ffff + (magnitude >> 20 & 1);
+    return static_cast<uint8_t>(sign | rounded >> 20);
   }
+  constexpr float kAround = 0x1p14f;
+  const float rounded = __uint_as_float(magnitude) + kAround;
+  return static_cast<uint8_t>(sign | (__float_as_uint(rounded) - __float_as_uint(kAround)));
+}
+
+// As FloatToBf16 of kernels/bfloat16.h, two at a time.
+__device__ __forceinline__ uint32_t PackFiniteBf16(float low, float high) {
+  constexpr float kLargest = 0x1.fep127f;
+  const auto clamp = [](float x) {
+    return x > kLargest ? kLargest : x < -kLargest ? -kLargest : x;
+  };
+  return PackBf16(clamp(low), clamp(high));
+}
+
+// Stores x at `to`; `pack` makes two elements of two numbers.
+template <typename Pack>
+__device__ __forceinline__ void StoreWords(const LaneVector& x, int half, uint8_t* to,
+                                           const Pack& pack) {
+  auto* const words = reinterpret_cast<uint16_t*>(to);
+  ForPairs(half, [&](int j, int i) {
+    const uint32_t pair = pack(x.first[j], x.second[j]);
+    words[i] = static_cast<uint16_t>(pair);
+    words[i + half] = static_cast<uint16_t>(pair >> 16);
+  });
+}
+
+// Stores x at `to` and its scale, which brings the largest magnitude to `largest_code`; `round`
+// makes an element of a number.
+template <typename Round>
+__device__ __forceinline__ void StoreScaled(const LaneVector& x, int half, float largest_code,
+                                            const Round& round, uint8_t* to, float* scale) {
   float absmax = 0.0f;
 #pragma unroll
   for (int j = 0; j < kPairs; ++j) {
@@ -119,14 +142,44 @@ __device__ void StoreKv(const RopeAppendKvArgs& p, const LaneVector& x, void* ca
   for (int distance = 16; distance > 0; distance /= 2) {
     absmax = fmaxf(absmax, __shfl_xor_sync(kFullWarp, absmax, distance));
   }
-  const float s = 127.0f / fmaxf(absmax, 1e-5f);
-  int8_t* const to = reinterpret_cast<int8_t*>(block) + row * p.head_dim;
+  const float s = largest_code / fmaxf(absmax, 1e-5f);
   ForPairs(half, [&](int j, int i) {
-    to[i] = RoundToInt8(x.first[j] * s);
-    to[i + half] = RoundToInt8(x.second[j] * s);
+    to[i] = static_cast<uint8_t>(round(x.first[j] * s));
+    to[i + half] = static_cast<uint8_t>(round(x.second[j] * s));
   });
-  if (threadIdx.x % 32 == 0) {
-    reinterpret_cast<float*>(block + kBlock * p.head_dim)[row] = 1.0f / s;
+  if (threadIdx.x % 32 == 0) *scale = 1.0f / s;
+}
+
+// x as the vector of `head` at `slot` of a cache.
+__device__ void StoreKv(const RopeAppendKvArgs& p, const LaneVector& x, void* cache, int32_t slot,
+                        int head) {
+  constexpr int kBlock = static_cast<int>(kKvBlockTokens);
+  const int half = p.head_dim / 2;
+  const bool scaled = p.type == KvType::kI8 || p.type == KvType::kF8;
+  const int vector_bytes = p.head_dim * (scaled ? 1 : 2);
+  const int head_bytes = kBlock * (vector_bytes + (scaled ? 4 : 0));
+  uint8_t* const block = static_cast<uint8_t*>(cache) +
+                         (static_cast<int64_t>(slot / kBlock) * p.kv_heads + head) * head_bytes;
+  const int row = slot % kBlock;
+  uint8_t* const to = block + row * vector_bytes;
+  float* const scale = reinterpret_cast<float*>(block + kBlock * vector_bytes) + row;
+  switch (p.type) {
+    case KvType::kF16:
+      StoreWords(x, half, to, [](float low, float high) { return PackF16(low, high); });
+      break;
+    case KvType::kBf16:
+      StoreWords(x, half, to, [](float low, float high) { return PackFiniteBf16(low, high); });
+      break;
+    case KvType::kI8:
+      StoreScaled(
+          x, half, 127.0f, [](float value) { return RoundToInt8(value); }, to, scale);
+      break;
+    case KvType::kF8:
+      StoreScaled(
+          x, half, 448.0f, [](float value) { return RoundToE4m3(value); }, to, scale);
+      break;
+    case KvType::kFull:  // refused
+      break;
   }
 }
 
@@ -194,8 +247,7 @@ cudaError_t LaunchRotaryTable(const RotaryTableArgs& args, cudaStream_t stream) 
 
 cudaError_t LaunchRopeAppendKv(const RopeAppendKvArgs& args, cudaStream_t stream) {
   if (args.tokens < 1 || args.heads < 1 || args.kv_heads < 1 || args.head_dim < 2 ||
-      args.head_dim % 2 != 0 || args.head_dim > kMostHeadDim ||
-      (args.type != KvType::kF16 && args.type != KvType::kI8)) {
+      args.head_dim % 2 != 0 || args.head_dim > kMostHeadDim || args.type == KvType::kFull) {
     return cudaErrorInvalidValue;
   }
   const int64_t vectors = static_cast<int64_t>(args.tokens) * (args.heads + 2 * args.kv_heads);

@@ -33,7 +33,7 @@ struct RopeAppendKvArgs {
   const float* q_norm;   // [head_dim] or null
   const float* k_norm;   // [head_dim] or null
   float norm_eps;
-  KvType type;  // kF16 or kI8
+  KvType type;  // not kFull
   void* kv_k;   // out, as KvView of kernels/tensor.h
   void* kv_v;   // out
   int32_t tokens;
@@ -51,7 +51,7 @@ struct GatherRowsArgs {
   float* y;  // out [num_rows, cols]
 };
 
-// cudaErrorInvalidValue where shapes and types (kFull too) are not as above.
+// cudaErrorInvalidValue where shapes and types are not as above.
 cudaError_t LaunchRotaryTable(const RotaryTableArgs& args, cudaStream_t stream);
 cudaError_t LaunchRopeAppendKv(const RopeAppendKvArgs& args, cudaStream_t stream);
 cudaError_t LaunchGatherRows(const GatherRowsArgs& args, cudaStream_t stream);

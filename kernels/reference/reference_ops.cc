@@ -10,7 +10,9 @@
 #include <vector>
 
 #include "base/check.h"
+#include "kernels/bfloat16.h"
 #include "kernels/devices.h"
+#include "kernels/float8.h"
 #include "kernels/half_float.h"
 #include "kernels/host_memory_ops.h"
 #include "kernels/ops.h"
@@ -36,6 +38,14 @@ int8_t RoundToInt8(F value) {
   return -128;  // NaN as well
 }
 
+// What brings the largest magnitude of x [n] to `code`.
+template <typename F>
+F QuantizationScale(const F* x, int64_t n, F code) {
+  F absmax = 0;
+  for (int64_t i = 0; i < n; ++i) absmax = std::max(absmax, std::abs(x[i]));
+  return code / std::max(absmax, F(1e-5));
+}
+
 // Quantises x [out.cols] into row `row` of `out`, and zeroes the padding columns.
 template <typename F>
 void QuantizeRow(const F* x, const QuantizedMat<F>& out, int64_t row) {
@@ -45,9 +55,7 @@ void QuantizeRow(const F* x, const QuantizedMat<F>& out, int64_t row) {
   for (int64_t g = 0; g < groups; ++g) {
     const int64_t begin = g * out.group_size;
     const int64_t end = std::min(begin + out.group_size, out.cols);
-    F absmax = 0;
-    for (int64_t i = begin; i < end; ++i) absmax = std::max(absmax, std::abs(x[i]));
-    const F s = F(127) / std::max(absmax, F(1e-5));
+    const F s = QuantizationScale(x + begin, end - begin, F(127));
     int32_t sum = 0;
     for (int64_t i = begin; i < end; ++i) {
       q[i] = RoundToInt8(x[i] * s);
@@ -71,18 +79,19 @@ void StoreKv(const KvView<F>& kv, const F* x, std::byte* data, int64_t slot, int
         reinterpret_cast<uint16_t*>(to)[i] = FloatToHalf(static_cast<float>(x[i]));
       }
       break;
-    case KvType::kI8: {
-      F s;
-      int32_t sum;
-      QuantizeRow(x,
-                  {.q = reinterpret_cast<int8_t*>(to),
-                   .stride = kv.head_dim,
-                   .scale = &s,
-                   .sum = &sum,
-                   .rows = 1,
-                   .cols = kv.head_dim,
-                   .group_size = kv.head_dim},
-                  0);
+    case KvType::kBf16:
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        reinterpret_cast<uint16_t*>(to)[i] = FloatToBf16(static_cast<float>(x[i]));
+      }
+      break;
+    case KvType::kI8:
+    case KvType::kF8: {
+      const bool int8 = kv.type == KvType::kI8;
+      const F s = QuantizationScale(x, kv.head_dim, int8 ? F(127) : F(kLargestE4m3));
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        to[i] = static_cast<std::byte>(int8 ? RoundToInt8(x[i] * s)
+                                            : FloatToE4m3(static_cast<float>(x[i] * s)));
+      }
       *reinterpret_cast<float*>(data + kv.ScaleOffset(slot, head)) = static_cast<float>(1 / s);
       break;
     }
@@ -102,10 +111,19 @@ void LoadKv(const KvView<F>& kv, const std::byte* data, int64_t slot, int64_t he
         x[i] = HalfToFloat(reinterpret_cast<const uint16_t*>(from)[i]);
       }
       break;
-    case KvType::kI8: {
+    case KvType::kBf16:
+      for (int64_t i = 0; i < kv.head_dim; ++i) {
+        x[i] = Bf16ToFloat(reinterpret_cast<const uint16_t*>(from)[i]);
+      }
+      break;
+    case KvType::kI8:
+    case KvType::kF8: {
       const F scale = *reinterpret_cast<const float*>(data + kv.ScaleOffset(slot, head));
       for (int64_t i = 0; i < kv.head_dim; ++i) {
-        x[i] = static_cast<F>(reinterpret_cast<const int8_t*>(from)[i]) * scale;
+        const auto code = static_cast<uint8_t>(from[i]);
+        const F number = kv.type == KvType::kI8 ? static_cast<F>(static_cast<int8_t>(code))
+                                                : static_cast<F>(E4m3ToFloat(code));
+        x[i] = number * scale;
       }
       break;
     }

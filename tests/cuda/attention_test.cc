@@ -191,7 +191,7 @@ void CudaAttentionTest::Run(const AttentionProblem& p, int32_t window) {
 
 TEST_F(CudaAttentionTest, OverACacheThatRopeAppendKvHasWritten) {
   const bool slow = testing::DeviceUnderTestIsSlow();
-  for (const KvType type : {KvType::kF16, KvType::kI8}) {
+  for (const KvType type : {KvType::kF16, KvType::kBf16, KvType::kI8, KvType::kF8}) {
     for (const int32_t window : {0, 50}) {
       Run(AttentionProblem(random_, 4, 2, 64, type, {1, 40, 300}, 3), window);
       Run(AttentionProblem(random_, 5, 1, 24, type, {70, 17}, 100), window);

@@ -36,7 +36,7 @@ class CudaModelTest : public ::testing::Test {
   std::unique_ptr<Ops<float>> ops_;
 };
 
-// K/V in half precision or int8, q and the weights of attention in half precision: each a rounding
+// K/V in 16 bits or 8, q and the weights of attention in half precision: each a rounding
 // that int8 activations turn into whole steps now and then.
 struct Drift {
   HeadType head;
@@ -47,7 +47,9 @@ struct Drift {
 };
 constexpr Drift kDrifts[] = {
     {HeadType::kAsStored, KvType::kF16, "K/V f16", 5e-3, 0.95},
+    {HeadType::kAsStored, KvType::kBf16, "K/V bf16", 1e-2, 0.94},
     {HeadType::kAsStored, KvType::kI8, "K/V int8", 1e-2, 0.94},
+    {HeadType::kAsStored, KvType::kF8, "K/V fp8", 4e-2, 0.80},
     {HeadType::kInt8, KvType::kF16, "K/V f16, head int8", 6e-3, 0.95},
 };
 

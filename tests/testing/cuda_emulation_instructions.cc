@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "kernels/bfloat16.h"
 #include "tests/testing/cuda_emulation.h"
 
 namespace sterna::cuda {
@@ -54,8 +55,6 @@ void MmaBytes(const char* what, int32_t (&d)[4], const uint32_t (&a)[4], uint32_
     d[i] += sum;
   });
 }
-
-float Bf16ToFloat(uint16_t bits) { return std::bit_cast<float>(uint32_t{bits} << 16); }
 
 template <typename ToFloat>
 void MmaHalves(const char* what, float (&d)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,

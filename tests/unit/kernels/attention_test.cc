@@ -1,4 +1,5 @@
-// RopeAppendKv and PagedAttention of every CPU level against the reference in double.
+// RopeAppendKv and PagedAttention of every CPU level against the reference in double, and of the
+// reference against what the cache's types are by definition.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -14,6 +15,8 @@
 #include <vector>
 
 #include "gtest/gtest.h"
+#include "kernels/bfloat16.h"
+#include "kernels/float8.h"
 #include "kernels/half_float.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
@@ -27,12 +30,14 @@ using testing::View;
 
 constexpr double kEps = std::numeric_limits<float>::epsilon();
 
-constexpr KvType kKvTypes[] = {KvType::kFull, KvType::kF16, KvType::kI8};
+constexpr KvType kCpuKvTypes[] = {KvType::kFull, KvType::kF16, KvType::kI8};
 
-// How the cache holds a vector, by definition: bytes, and for int8 a scale.
+// How the cache holds a vector, by definition: bytes, the numbers that they are, and where there is
+// one a scale.
 template <typename F>
 struct Stored {
   std::vector<uint8_t> bytes;
+  std::vector<F> numbers;
   float scale = 0;
 
   Stored(KvType type, std::span<const F> x) {
@@ -42,13 +47,32 @@ struct Stored {
     };
     F absmax = F(1e-5f);
     for (const F value : x) absmax = std::max(absmax, std::abs(value));
-    const F s = F(127) / absmax;
+    const F s = (type == KvType::kF8 ? F(448) : F(127)) / absmax;
+    if (KvView<F>::HasScales(type)) scale = static_cast<float>(1 / s);
     for (const F value : x) {
-      if (type == KvType::kFull) append(value);
-      if (type == KvType::kF16) append(FloatToHalf(static_cast<float>(value)));
-      if (type == KvType::kI8) append(static_cast<int8_t>(std::nearbyint(value * s)));
+      switch (type) {
+        case KvType::kFull:
+          append(value);
+          numbers.push_back(value);
+          break;
+        case KvType::kF16:
+          append(FloatToHalf(static_cast<float>(value)));
+          numbers.push_back(HalfToFloat(FloatToHalf(static_cast<float>(value))));
+          break;
+        case KvType::kBf16:
+          append(FloatToBf16(static_cast<float>(value)));
+          numbers.push_back(Bf16ToFloat(FloatToBf16(static_cast<float>(value))));
+          break;
+        case KvType::kI8:
+          append(static_cast<int8_t>(std::nearbyint(value * s)));
+          numbers.push_back(std::nearbyint(value * s) * F(scale));
+          break;
+        case KvType::kF8:
+          append(FloatToE4m3(static_cast<float>(value * s)));
+          numbers.push_back(E4m3ToFloat(FloatToE4m3(static_cast<float>(value * s))) * F(scale));
+          break;
+      }
     }
-    if (type == KvType::kI8) scale = static_cast<float>(1 / s);
   }
 };
 
@@ -72,7 +96,7 @@ struct Cache {
     const Stored<F> full(view.type, std::vector<F>(floats.begin(), floats.end()));
     const auto& bytes = view.type == KvType::kFull ? full.bytes : rounded.bytes;
     std::memcpy(data.data() + view.Offset(slot, head), bytes.data(), bytes.size());
-    if (view.type == KvType::kI8) {
+    if (view.HasScales(view.type)) {
       std::memcpy(data.data() + view.ScaleOffset(slot, head), &rounded.scale, sizeof(float));
     }
   }
@@ -80,7 +104,7 @@ struct Cache {
                    int64_t head) const {
     EXPECT_EQ(std::memcmp(data.data() + view.Offset(slot, head), x.bytes.data(), x.bytes.size()), 0)
         << "slot " << slot << " head " << head;
-    if (view.type == KvType::kI8) {
+    if (view.HasScales(view.type)) {
       float scale;
       std::memcpy(&scale, data.data() + view.ScaleOffset(slot, head), sizeof(scale));
       EXPECT_EQ(scale, x.scale) << "slot " << slot << " head " << head;
@@ -153,6 +177,16 @@ std::vector<F> Attend(Ops<F>& ops, const Problem& problem, const std::vector<int
   return o;
 }
 
+// The numbers that a cache of this type would hold of x, vectors of head_dim.
+std::vector<float> Rounded(KvType type, const std::vector<float>& x, int64_t head_dim) {
+  std::vector<float> all;
+  for (auto i = x.begin(); i < x.end(); i += head_dim) {
+    const std::vector<float> numbers = Stored<float>(type, std::span(i, head_dim)).numbers;
+    all.insert(all.end(), numbers.begin(), numbers.end());
+  }
+  return all;
+}
+
 struct Shape {
   int64_t heads, kv_heads, head_dim;
 };
@@ -190,13 +224,30 @@ TEST(PagedAttention, IsCloseToTheDoubleReference) {
   }
 }
 
+// The oracle reads every type as numbers: the same as from a cache of floats that holds them.
+TEST(PagedAttention, TheReferenceReadsWhatTheTypesAre) {
+  Random random(15);
+  const auto ops = CreateReferenceOps<float>();
+  for (const Shape& shape : kShapes) {
+    const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
+    const std::vector<int32_t> tables = Tables(problem, {4, 1, 7, 0, 2, 6, 3, 5});
+    for (const KvType type : kKvTypes) {
+      Problem rounded = problem;
+      rounded.keys = Rounded(type, problem.keys, shape.head_dim);
+      rounded.values = Rounded(type, problem.values, shape.head_dim);
+      EXPECT_EQ(Attend(*ops, problem, tables, 33, type), Attend(*ops, rounded, tables, 33))
+          << KvTypeName(type);
+    }
+  }
+}
+
 TEST(PagedAttention, ShuffledBlocksGiveTheSameBits) {
   for (const std::string& level : CpuIsaLevels()) {
     auto ops = testing::CpuOps(level, 2);
     Random random(6);
     for (const Shape& shape : kShapes) {
       const Problem problem(random, shape.heads, shape.kv_heads, shape.head_dim);
-      for (const KvType type : kKvTypes) {
+      for (const KvType type : kCpuKvTypes) {
         const std::vector<float> contiguous =
             Attend(*ops, problem, Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7}), 0, type);
         const std::vector<float> shuffled =
@@ -213,7 +264,7 @@ TEST(PagedAttention, AWindowSeesOnlyItsPositions) {
   Random random(7);
   Problem problem(random, 4, 2, 32);
   const std::vector<int32_t> tables = Tables(problem, {0, 1, 2, 3, 4, 5, 6, 7});
-  for (const KvType type : kKvTypes) {
+  for (const KvType type : kCpuKvTypes) {
     Problem changed = problem;
     // The last sequence's first 50 positions: outside of the windows of positions 72 to 76.
     std::fill_n(changed.keys.begin() + (1 + 6 + 16) * width, 50 * width, 1e3f);
@@ -303,18 +354,33 @@ TEST(RopeAppendKv, RotatesNormsAndStores) {
   }
 }
 
+// The reference stores every type by its definition, in either float.
+TEST(RopeAppendKv, TheReferenceStoresEveryType) {
+  Random random(16);
+  for (const int64_t hd : {2, 20, 128}) {
+    const std::vector<float> q = RandomFloats(random, 3 * 2 * hd);
+    const std::vector<float> k = RandomFloats(random, 3 * 2 * hd);
+    const std::vector<float> v = RandomFloats(random, 3 * 2 * hd, 1e4f);
+    const std::vector<float> angles = RandomFloats(random, 3 * hd / 2, 2.0f);
+    for (const KvType type : kKvTypes) {
+      RunRope(*CreateReferenceOps<float>(), q, k, v, angles, {}, hd, type);
+      RunRope(*CreateReferenceOps<double>(), q, k, v, angles, {}, hd, type);
+    }
+  }
+}
+
 // Has RopeAppendKv store v as the value of the fourth token, in a cache of one head.
-void AppendAtSlot3(const std::string& level, const std::vector<float>& v, Cache<float>& cache) {
+void AppendAtSlot3(Ops<float>& ops, const std::vector<float>& v, Cache<float>& cache) {
   std::vector<float> q(v.size()), k(v.size()), cos(v.size() / 2), sin(v.size() / 2);
   const std::vector<int32_t> slots = {3};
-  testing::CpuOps(level)->RopeAppendKv({.q = View(q, 1),
-                                        .k = View(k, 1),
-                                        .v = ConstView(v, 1),
-                                        .cos = ConstView(cos, 1),
-                                        .sin = ConstView(sin, 1),
-                                        .slots = slots,
-                                        .norm_eps = 1e-6f,
-                                        .kv = cache.view});
+  ops.RopeAppendKv({.q = View(q, 1),
+                    .k = View(k, 1),
+                    .v = ConstView(v, 1),
+                    .cos = ConstView(cos, 1),
+                    .sin = ConstView(sin, 1),
+                    .slots = slots,
+                    .norm_eps = 1e-6f,
+                    .kv = cache.view});
 }
 
 // Ties, carries into the exponent, subnormal halves, what is too large, infinities and NaNs: as
@@ -354,7 +420,7 @@ TEST(RopeAppendKv, RoundsToHalf) {
   const auto hd = static_cast<int64_t>(v.size());  // 70: no multiple of any register
   for (const std::string& level : CpuIsaLevels()) {
     Cache<float> cache(KvType::kF16, 1, 1, hd);
-    AppendAtSlot3(level, v, cache);
+    AppendAtSlot3(*testing::CpuOps(level), v, cache);
     const auto* stored = reinterpret_cast<const uint16_t*>(cache.v.data());
     for (int64_t i = 0; i < hd; ++i) {
       if (v[i] == v[i]) {
@@ -368,30 +434,52 @@ TEST(RopeAppendKv, RoundsToHalf) {
   }
 }
 
+// Stores v, four numbers, by `ops` in a cache of bytes: expects these codes and this scale, and
+// nothing else to be written.
+void ExpectCodes(Ops<float>& ops, KvType type, const std::vector<float>& v,
+                 const std::vector<uint8_t>& codes, float scale) {
+  Cache<float> cache(type, 1, 1, 4);
+  AppendAtSlot3(ops, v, cache);
+  const auto* stored = reinterpret_cast<const uint8_t*>(cache.v.data());
+  EXPECT_EQ(std::vector<uint8_t>(stored + 12, stored + 16), codes) << ops.Name();
+  float stored_scale;
+  std::memcpy(&stored_scale, cache.v.data() + cache.view.ScaleOffset(3, 0), sizeof(float));
+  EXPECT_FLOAT_EQ(stored_scale, scale) << ops.Name();
+  std::vector<std::byte> rest = cache.v;
+  std::fill_n(rest.begin() + 12, 4, std::byte{0xff});
+  std::fill_n(rest.begin() + cache.view.ScaleOffset(3, 0), sizeof(float), std::byte{0xff});
+  EXPECT_EQ(rest, std::vector<std::byte>(rest.size(), std::byte{0xff})) << ops.Name();
+}
+
 // What has no magnitude to scale by, the largest numbers, and ties, which go to even.
 TEST(RopeAppendKv, RoundsToInt8) {
   for (const std::string& level : CpuIsaLevels()) {
     for (const auto& [v, q, scale] :
-         {std::tuple(std::vector<float>{0, -0.0f, 0, 0}, std::vector<int>{0, 0, 0, 0}, 1e-5f / 127),
-          std::tuple(std::vector<float>{1e-6f, -1e-7f, 0, 0}, std::vector<int>{13, -1, 0, 0},
+         {std::tuple(std::vector<float>{0, -0.0f, 0, 0}, std::vector<int8_t>{0, 0, 0, 0},
+                     1e-5f / 127),
+          std::tuple(std::vector<float>{1e-6f, -1e-7f, 0, 0}, std::vector<int8_t>{13, -1, 0, 0},
                      1e-5f / 127),
           std::tuple(std::vector<float>{127, -126.5f, 0.5f, 1.5f},
-                     std::vector<int>{127, -126, 0, 2}, 1.0f),
-          std::tuple(std::vector<float>{-3e38f, 3e38f, 1, 0}, std::vector<int>{-127, 127, 0, 0},
+                     std::vector<int8_t>{127, -126, 0, 2}, 1.0f),
+          std::tuple(std::vector<float>{-3e38f, 3e38f, 1, 0}, std::vector<int8_t>{-127, 127, 0, 0},
                      3e38f / 127)}) {
-      Cache<float> cache(KvType::kI8, 1, 1, 4);
-      AppendAtSlot3(level, v, cache);
-      const auto* stored = reinterpret_cast<const int8_t*>(cache.v.data());
-      EXPECT_EQ(std::vector<int>(stored + 12, stored + 16), q) << level;
-      float stored_scale;
-      std::memcpy(&stored_scale, cache.v.data() + cache.view.ScaleOffset(3, 0), sizeof(float));
-      EXPECT_FLOAT_EQ(stored_scale, scale) << level;
-      // Its neighbours are as they were.
-      std::vector<std::byte> rest = cache.v;
-      std::fill_n(rest.begin() + 12, 4, std::byte{0xff});
-      std::fill_n(rest.begin() + cache.view.ScaleOffset(3, 0), sizeof(float), std::byte{0xff});
-      EXPECT_EQ(rest, std::vector<std::byte>(rest.size(), std::byte{0xff})) << level;
+      ExpectCodes(*testing::CpuOps(level), KvType::kI8, v, {q.begin(), q.end()}, scale);
     }
+  }
+}
+
+TEST(RopeAppendKv, TheReferenceRoundsToFp8) {
+  const auto ops = CreateReferenceOps<float>();
+  for (const auto& [v, codes, scale] :
+       {std::tuple(std::vector<float>{0, -0.0f, 0, 0}, std::vector<uint8_t>{0, 0x80, 0, 0},
+                   1e-5f / 448),
+        std::tuple(std::vector<float>{448, -432, 0x1p-10f, 0x3p-10f},
+                   std::vector<uint8_t>{0x7e, 0xfe, 0, 2}, 1.0f),
+        std::tuple(std::vector<float>{-112, 0.25f, 0.25f + 0x1p-6f, 0x7p-8f},
+                   std::vector<uint8_t>{0xfe, 0x38, 0x38, 0x1e}, 0.25f),
+        std::tuple(std::vector<float>{-3e38f, 3e38f, 1, 0}, std::vector<uint8_t>{0xfe, 0x7e, 0, 0},
+                   3e38f / 448)}) {
+    ExpectCodes(*ops, KvType::kF8, v, codes, scale);
   }
 }
 

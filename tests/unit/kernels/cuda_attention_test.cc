@@ -1,14 +1,14 @@
 // The CUDA backend's attention on emulated threads (tests/testing/cuda_emulation.h), against the
 // reference in double, and against itself in other company.
-#include "tests/testing/cuda_emulation.h"
+#include "tests/unit/kernels/cuda_attention_testing.h"
 // First: it stands for headers that others include.
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <limits>
-#include <numeric>
 #include <span>
 #include <string>
 #include <utility>
@@ -16,219 +16,24 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/bfloat16.h"
 #include "kernels/cuda/attention.h"
-#include "kernels/half_float.h"
-#include "tests/unit/kernels/kernel_testing.h"
+#include "kernels/float8.h"
 
 namespace sterna {
 namespace {
 
+using testing::Attend;
+using testing::AttentionOptions;
 using ::testing::ContainerEq;
 using ::testing::Each;
+using testing::Heads;
+using testing::NoisyMemory;
+using testing::Queries;
 using testing::Random;
-using testing::RandomFloats;
-
-constexpr KvType kTypes[] = {KvType::kF16, KvType::kI8};
-
-struct Heads {
-  int32_t kv_heads, group, head_dim;
-};
-
-// Sequences whose K and V are in a cache of scattered blocks; all places without a token are NaN.
-class Sequences {
- public:
-  Sequences(Random& random, KvType type, const Heads& heads, std::vector<int32_t> lengths,
-            float deviation = 1.0f)
-      : type_(type), heads_(heads), lengths_(std::move(lengths)) {
-    int64_t blocks = 3;  // of nobody
-    for (const int32_t length : lengths_) {
-      table_width_ = std::max<int64_t>(table_width_, CeilDiv(length, kKvBlockTokens));
-      blocks += CeilDiv(length, kKvBlockTokens);
-    }
-    const int64_t head_bytes = KvView<float>::HeadBlockBytes(type, heads.head_dim);
-    k_ = AlignedBuffer<std::byte>(static_cast<size_t>(blocks * heads.kv_heads * head_bytes));
-    v_ = AlignedBuffer<std::byte>(k_.size());
-    std::fill_n(k_.data(), k_.size(), std::byte{0xff});
-    std::fill_n(v_.data(), v_.size(), std::byte{0xff});
-    view_ = {type, k_.data(), v_.data(), blocks, heads.kv_heads, heads.head_dim};
-    std::vector<int32_t> free(static_cast<size_t>(blocks));
-    std::iota(free.begin(), free.end(), 0);
-    std::shuffle(free.begin(), free.end(), random);
-    for (const int32_t length : lengths_) {
-      std::vector<int32_t> table;
-      for (int32_t position = 0; position < length; ++position) {
-        if (position % kKvBlockTokens == 0) {
-          table.push_back(free.back());
-          free.pop_back();
-        }
-        Append(random, table.back() * kKvBlockTokens + position % kKvBlockTokens, deviation);
-      }
-      tables_.push_back(table);
-    }
-  }
-
-  const Heads& heads() const { return heads_; }
-  KvType type() const { return type_; }
-  const KvView<float>& view() const { return view_; }
-  int64_t table_width() const { return table_width_; }
-  int64_t row_size() const { return int64_t{heads_.kv_heads} * heads_.group * heads_.head_dim; }
-  int32_t length(int32_t sequence) const { return lengths_[static_cast<size_t>(sequence)]; }
-  float largest_value() const { return largest_value_; }
-  double longest_key() const { return longest_key_; }
-  // Replaces the key of the first K/V head.
-  void PutKey(int32_t sequence, int32_t position, const std::vector<float>& key) {
-    const int64_t block =
-        tables_[static_cast<size_t>(sequence)][static_cast<size_t>(position / kKvBlockTokens)];
-    Store(key, k_.data(), block * kKvBlockTokens + position % kKvBlockTokens, 0);
-  }
-  // What is past a sequence's end in its row must not be read.
-  std::vector<int32_t> Tables(int64_t width) const {
-    std::vector<int32_t> all;
-    for (const auto& table : tables_) {
-      all.insert(all.end(), table.begin(), table.end());
-      all.insert(all.end(), static_cast<size_t>(width) - table.size(), 1 << 28);
-    }
-    return all;
-  }
-
- private:
-  void Append(Random& random, int64_t slot, float deviation) {
-    for (int64_t head = 0; head < heads_.kv_heads; ++head) {
-      const std::vector<float> k = RandomFloats(random, heads_.head_dim, deviation);
-      const std::vector<float> v = RandomFloats(random, heads_.head_dim);
-      Store(k, k_.data(), slot, head);
-      Store(v, v_.data(), slot, head);
-      double length = 0;
-      for (const float x : k) length += double{x} * x;
-      longest_key_ = std::max(longest_key_, std::sqrt(length));
-      for (const float x : v) largest_value_ = std::max(largest_value_, std::abs(x));
-    }
-  }
-  void Store(const std::vector<float>& x, std::byte* data, int64_t slot, int64_t head) const {
-    std::byte* const to = data + view_.Offset(slot, head);
-    if (type_ == KvType::kF16) {
-      for (size_t i = 0; i < x.size(); ++i) {
-        reinterpret_cast<uint16_t*>(to)[i] = FloatToHalf(x[i]);
-      }
-      return;
-    }
-    float absmax = 1e-5f;
-    for (const float value : x) absmax = std::max(absmax, std::abs(value));
-    for (size_t i = 0; i < x.size(); ++i) {
-      reinterpret_cast<int8_t*>(to)[i] =
-          static_cast<int8_t>(std::nearbyint(x[i] * (127.0f / absmax)));
-    }
-    *reinterpret_cast<float*>(data + view_.ScaleOffset(slot, head)) = absmax / 127.0f;
-  }
-
-  KvType type_;
-  Heads heads_;
-  std::vector<int32_t> lengths_;
-  AlignedBuffer<std::byte> k_, v_;
-  KvView<float> view_;
-  std::vector<std::vector<int32_t>> tables_;
-  int64_t table_width_ = 1;
-  float largest_value_ = 0;
-  double longest_key_ = 0;
-};
-
-// Tokens of a step; a position below 0 is padding.
-struct Step {
-  std::vector<int32_t> positions, sequence;
-
-  void Add(int32_t of, int32_t begin, int32_t end) {
-    for (int32_t position = begin; position < end; ++position) {
-      positions.push_back(position);
-      sequence.push_back(of);
-    }
-  }
-  int64_t tokens() const { return std::ssize(positions); }
-};
-
-// Memory of exactly so many bytes that holds noise.
-class DeviceMemory {
- public:
-  explicit DeviceMemory(size_t bytes) { STERNA_CHECK(cudaMalloc(&data_, bytes) == cudaSuccess); }
-  ~DeviceMemory() { cudaFree(data_); }
-  DeviceMemory(const DeviceMemory&) = delete;
-  DeviceMemory& operator=(const DeviceMemory&) = delete;
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
-
-struct Options {
-  int32_t window = 0;
-  int32_t most_partials = cuda::kAttentionPartials;
-  int64_t more_table_columns = 0;
-  int32_t most_thread_blocks = 1000;
-  float query_deviation = 1.0f;
-};
-
-// A token's q is its own, whatever the step: of its sequence and position.
-std::vector<float> Queries(const Sequences& sequences, const Step& step, float deviation) {
-  std::vector<float> q;
-  for (size_t t = 0; t < step.positions.size(); ++t) {
-    Random random(static_cast<uint64_t>(step.sequence[t]) << 32 |
-                  static_cast<uint32_t>(step.positions[t]));
-    const std::vector<float> row = RandomFloats(random, sequences.row_size(), deviation);
-    q.insert(q.end(), row.begin(), row.end());
-  }
-  return q;
-}
-
-std::vector<float> Attend(const Sequences& sequences, const Step& step, const Options& options) {
-  const Heads& heads = sequences.heads();
-  const std::vector<float> q = Queries(sequences, step, options.query_deviation);
-  const int64_t width = sequences.table_width() + options.more_table_columns;
-  const std::vector<int32_t> tables = sequences.Tables(width);
-  std::vector<float> o(q.size(), std::numeric_limits<float>::quiet_NaN());
-  cuda::AttentionArgs args = {.step = {.shape = {.heads = heads.kv_heads * heads.group,
-                                                 .kv_heads = heads.kv_heads,
-                                                 .head_dim = heads.head_dim,
-                                                 .max_blocks = static_cast<int32_t>(width),
-                                                 .window = options.window,
-                                                 .most_partials = options.most_partials,
-                                                 .most_thread_blocks = options.most_thread_blocks},
-                                       .positions = step.positions.data(),
-                                       .sequence = step.sequence.data(),
-                                       .tokens = static_cast<int32_t>(step.tokens()),
-                                       .workspace = nullptr},
-                              .q = q.data(),
-                              .type = sequences.type(),
-                              .k = sequences.view().k,
-                              .v = sequences.view().v,
-                              .block_tables = tables.data(),
-                              .scale = 1.0f / std::sqrt(static_cast<float>(heads.head_dim)),
-                              .o = o.data()};
-  const DeviceMemory workspace(cuda::AttentionWorkspaceBytes(args.step.shape, args.step.tokens));
-  args.step.workspace = workspace.data();
-  EXPECT_EQ(cuda::LaunchAttentionPlan(args.step, nullptr), cudaSuccess);
-  EXPECT_EQ(cuda::LaunchAttention(args, nullptr), cudaSuccess);
-  return o;
-}
-
-std::vector<double> Reference(const Sequences& sequences, const Step& step,
-                              const Options& options) {
-  const Heads& heads = sequences.heads();
-  const std::vector<double> q =
-      testing::ToDouble(Queries(sequences, step, options.query_deviation));
-  const std::vector<int32_t> tables = sequences.Tables(sequences.table_width());
-  const KvView<float>& view = sequences.view();
-  std::vector<double> o(q.size());
-  CreateReferenceOps<double>()->PagedAttention(
-      {.q = testing::ConstView(q, step.tokens()),
-       .kv = {view.type, view.k, view.v, view.num_blocks, view.num_kv_heads, view.head_dim},
-       .positions = step.positions,
-       .sequence = step.sequence,
-       .block_tables = {tables.data(), std::ssize(tables) / sequences.table_width(),
-                        sequences.table_width()},
-       .scale = 1.0 / std::sqrt(static_cast<double>(heads.head_dim)),
-       .window = options.window,
-       .o = testing::View(o, step.tokens())});
-  return o;
-}
+using testing::Reference;
+using testing::Sequences;
+using testing::StepTokens;
 
 // What the arithmetic of attention_tile.cuh may cost. A score is off by 2^-22 for q's parts and by
 // eps for each step of its sum, relative to |q| |k|, and its weight by as much times it; a weight
@@ -250,8 +55,8 @@ double Bound(const Sequences& sequences, const std::vector<float>& q, int64_t po
          sequences.largest_value();
 }
 
-void ExpectCloseToReference(const Sequences& sequences, const Step& step, const Options& options,
-                            const std::string& what) {
+void ExpectCloseToReference(const Sequences& sequences, const StepTokens& step,
+                            const AttentionOptions& options, const std::string& what) {
   const std::vector<double> expected = Reference(sequences, step, options);
   const std::vector<float> actual = Attend(sequences, step, options);
   const double bound = Bound(sequences, Queries(sequences, step, options.query_deviation),
@@ -265,8 +70,8 @@ void ExpectCloseToReference(const Sequences& sequences, const Step& step, const 
 }
 
 // The rows of `part` in `all`, which holds o of `step`.
-std::vector<float> RowsOf(const std::vector<float>& all, const Step& step, const Step& part,
-                          int64_t row_size) {
+std::vector<float> RowsOf(const std::vector<float>& all, const StepTokens& step,
+                          const StepTokens& part, int64_t row_size) {
   std::vector<float> rows;
   for (size_t t = 0; t < part.positions.size(); ++t) {
     for (size_t u = 0; u < step.positions.size(); ++u) {
@@ -278,11 +83,10 @@ std::vector<float> RowsOf(const std::vector<float>& all, const Step& step, const
   return rows;
 }
 
-std::string Name(const Heads& heads, KvType type, const Options& options) {
+std::string Name(const Heads& heads, KvType type, const AttentionOptions& options) {
   return "kv_heads " + std::to_string(heads.kv_heads) + " group " + std::to_string(heads.group) +
-         " head_dim " + std::to_string(heads.head_dim) + (type == KvType::kF16 ? " f16" : " int8") +
-         " window " + std::to_string(options.window) + " partials " +
-         std::to_string(options.most_partials);
+         " head_dim " + std::to_string(heads.head_dim) + " " + KvTypeName(type) + " window " +
+         std::to_string(options.window) + " partials " + std::to_string(options.most_partials);
 }
 
 // Lone tokens and chunks of prompts of all lengths, side by side; windows that begin within tiles
@@ -297,14 +101,15 @@ TEST(CudaAttention, IsCloseToTheDoubleReference) {
                              {1, 17, 128},
                              {1, 2, 96},
                              {1, 5, 200}}) {
-    for (const KvType type : kTypes) {
+    for (const KvType type : testing::kCudaKvTypes) {
       const Sequences sequences(random, type, heads, {1, 70, 290});
-      Step step;
+      StepTokens step;
       step.Add(0, 0, 1);
       step.Add(2, 280, 290);  // a chunk,
       step.Add(1, 69, 70);    // a lone token,
       step.Add(1, 3, 5);      // and another part of the same sequence
-      for (const Options& options : {Options{.window = 0}, {.window = 40, .most_partials = 0}}) {
+      for (const AttentionOptions& options :
+           {AttentionOptions{.window = 0}, {.window = 40, .most_partials = 0}}) {
         testing::SetCudaThreadOrder(order++);
         ExpectCloseToReference(sequences, step, options, Name(heads, type, options));
       }
@@ -314,13 +119,14 @@ TEST(CudaAttention, IsCloseToTheDoubleReference) {
 
 TEST(CudaAttention, LongContextsAreCloseToTheDoubleReference) {
   Random random(2);
-  for (const KvType type : kTypes) {
+  for (const KvType type : testing::kCudaKvTypes) {
     const Heads heads = {1, 2, 16};
     const Sequences sequences(random, type, heads, {5300, 900});
-    Step step;
+    StepTokens step;
     step.Add(0, 5299, 5300);
     step.Add(1, 800, 801);
-    for (const Options& options : {Options{}, {.most_partials = 0}, {.window = 4500}}) {
+    for (const AttentionOptions& options :
+         {AttentionOptions{}, {.most_partials = 0}, {.window = 4500}}) {
       testing::SetCudaThreadOrder(3);
       ExpectCloseToReference(sequences, step, options, Name(heads, type, options));
     }
@@ -331,42 +137,56 @@ TEST(CudaAttention, LongContextsAreCloseToTheDoubleReference) {
 TEST(CudaAttention, LargeAndSmallQueriesKeepTheirBits) {
   Random random(3);
   const Heads heads = {1, 4, 64};
-  for (const KvType type : kTypes) {
-    for (const auto& [q, k] :
-         {std::pair(30.0f, 4.0f), std::pair(1e6f, 1e-4f), std::pair(3e-7f, 3e4f)}) {
+  for (const KvType type : testing::kCudaKvTypes) {
+    for (const auto& [q, k] : {std::pair(30.0f, 4.0f), std::pair(1e6f, 1e-4f),
+                               std::pair(3e-7f, 1000.0f), std::pair(1e-20f, 1e20f)}) {
       // Half precision's own range is the cache's.
-      if (type == KvType::kF16 && k < 1) continue;
-      const Sequences sequences(random, type, heads, {100}, std::min(k, 1000.0f));
-      Step step;
+      if (type == KvType::kF16 && (k < 1 || k > 1000)) continue;
+      const Sequences sequences(random, type, heads, {100}, k);
+      StepTokens step;
       step.Add(0, 97, 100);
-      const Options options = {.query_deviation = q};
+      const AttentionOptions options = {.query_deviation = q};
       ExpectCloseToReference(sequences, step, options, Name(heads, type, options));
     }
   }
 }
 
-// Each position's score is 300, of a channel of its own: q's roundings do not average out, and do
-// not cancel as those of a channel that all keys share would.
+// Positions with the same score, 300 or 3000, each of a channel of its own: q's roundings do not
+// cancel as those of a channel that all keys share would, and there are too few to average out.
 TEST(CudaAttention, CompetingLargeScoresKeepTheirBits) {
+  constexpr int32_t kPositions = 4, kSequences = 16;
   Random random(8);
   const Heads heads = {1, 1, 64};
-  for (const KvType type : kTypes) {
-    Sequences sequences(random, type, heads, {40}, 64.0f);
-    Step step;
-    step.Add(0, 39, 40);
-    const std::vector<float> q = Queries(sequences, step, 1.0f);
-    for (int32_t position = 0; position < 40; ++position) {
-      std::vector<float> key(64, 0.0f);
-      const auto i = static_cast<size_t>(position);
-      // A channel that hardly matters cannot come to it.
-      key[i] = std::clamp(300.0f * 8.0f / q[i], -30000.0f, 30000.0f);
-      sequences.PutKey(0, position, key);
-    }
-    const std::vector<double> expected = Reference(sequences, step, {});
-    const std::vector<float> actual = Attend(sequences, step, {});
-    for (size_t i = 0; i < expected.size(); ++i) {
-      // Scores of 300 to 2^-20, weights to 2^-11.
-      ASSERT_NEAR(actual[i], expected[i], 2 * 0x1p-11 * sequences.largest_value()) << i;
+  for (const KvType type : testing::kCudaKvTypes) {
+    for (const float deviation : {1.0f, 10.0f}) {
+      Sequences sequences(random, type, heads, std::vector<int32_t>(kSequences, kPositions));
+      StepTokens step;
+      for (int32_t s = 0; s < kSequences; ++s) step.Add(s, kPositions - 1, kPositions);
+      const AttentionOptions options = {.query_deviation = deviation};
+      const std::vector<float> q = Queries(sequences, step, deviation);
+      const float score = 300.0f * deviation;
+      for (int32_t s = 0; s < kSequences; ++s) {
+        std::vector<std::pair<float, size_t>> channels;
+        for (size_t i = 0; i < 64; ++i)
+          channels.emplace_back(q[static_cast<size_t>(s) * 64 + i], i);
+        std::ranges::sort(channels, std::greater());
+        const auto [last_q, last] = channels[kPositions];
+        for (int32_t position = 0; position < kPositions; ++position) {
+          // What a key of few bits lacks another channel adds.
+          const auto [own_q, own] = channels[static_cast<size_t>(position)];
+          std::vector<float> key(64, 0.0f);
+          key[own] = Bf16ToFloat(FloatToBf16(score * 8.0f / own_q));
+          key[last] = (score * 8.0f - own_q * key[own]) / last_q;
+          sequences.PutKey(s, position, key);
+        }
+      }
+      const std::vector<double> expected = Reference(sequences, step, options);
+      const std::vector<float> actual = Attend(sequences, step, options);
+      for (size_t i = 0; i < expected.size(); ++i) {
+        // q's parts hold 2^-23 of it, and a score is rounded three times; weights to 2^-11.
+        const double bound = (2 * 0x1p-11 + score * 0x1p-21) * sequences.largest_value();
+        ASSERT_NEAR(actual[i], expected[i], bound) << KvTypeName(type) << " " << score << " " << i;
+      }
     }
   }
 }
@@ -374,24 +194,52 @@ TEST(CudaAttention, CompetingLargeScoresKeepTheirBits) {
 TEST(CudaAttention, AWindowOfOneReturnsItsValue) {
   Random random(4);
   const Heads heads = {2, 2, 64};
-  const Sequences sequences(random, KvType::kF16, heads, {300});
-  Step step;
-  step.Add(0, 255, 280);
-  const std::vector<float> o = Attend(sequences, step, {.window = 1});
-  const std::vector<double> expected = Reference(sequences, step, {.window = 1});
-  EXPECT_THAT(testing::ToDouble(o), ContainerEq(expected));
+  for (const KvType type : {KvType::kF16, KvType::kBf16}) {
+    const Sequences sequences(random, type, heads, {300});
+    StepTokens step;
+    step.Add(0, 255, 280);
+    const std::vector<float> o = Attend(sequences, step, {.window = 1});
+    const std::vector<double> expected = Reference(sequences, step, {.window = 1});
+    EXPECT_THAT(testing::ToDouble(o), ContainerEq(expected));
+  }
+}
+
+// All codes of e4m3 at once, at a scale that is exact; and numbers that need all of a float's
+// range.
+TEST(CudaAttention, ValuesOfSmallFloatsAreExact) {
+  Random random(9);
+  const Heads heads = {1, 1, 256};
+  const auto expect_exact = [&](KvType type, const std::vector<float>& value) {
+    Sequences sequences(random, type, heads, {20});
+    sequences.PutValue(0, 17, value);
+    StepTokens step;
+    step.Add(0, 17, 18);
+    EXPECT_THAT(Attend(sequences, step, {.window = 1}), ContainerEq(value)) << KvTypeName(type);
+  };
+  std::vector<float> codes(256);
+  for (int code = 0; code < 256; ++code) {
+    if ((code & 0x7f) == 0x7f || code == 0x80) continue;  // NaN, and -0, which leaves as 0
+    codes[static_cast<size_t>(code)] = E4m3ToFloat(static_cast<uint8_t>(code)) * 0.25f;
+  }
+  expect_exact(KvType::kF8, codes);
+  std::vector<float> wide(256);
+  for (size_t i = 0; i < wide.size(); ++i) {
+    wide[i] = std::ldexp(i % 2 == 0 ? 1.9921875f : -1.0078125f, static_cast<int>(i) - 128);
+  }
+  wide[0] = wide[1] = 0x1p-126f;
+  expect_exact(KvType::kBf16, wide);
 }
 
 // The heart of it: bits of a row do not depend on its company.
 TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
   Random random(5);
   for (const Heads& heads : {Heads{2, 1, 8}, {1, 4, 64}, {1, 17, 24}}) {
-    for (const KvType type : kTypes) {
+    for (const KvType type : testing::kCudaKvTypes) {
       for (const int32_t window : {0, 100}) {
-        if ((window == 0) == (heads.group == 1 || type == KvType::kI8)) continue;
+        if ((window == 0) == (heads.group == 1 || KvView<float>::HasScales(type))) continue;
         const Sequences sequences(random, type, heads, {290, 270, 31});
         const std::string name = Name(heads, type, {.window = window});
-        Step prompt;
+        StepTokens prompt;
         prompt.Add(0, 240, 290);
         testing::SetCudaThreadOrder(0);
         const std::vector<float> expected = Attend(sequences, prompt, {.window = window});
@@ -401,7 +249,7 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
         ASSERT_THAT(walked, ContainerEq(expected)) << name;
         for (const auto& [begin, end] :
              {std::pair(240, 241), std::pair(253, 260), std::pair(287, 290)}) {
-          Step chunk;
+          StepTokens chunk;
           chunk.Add(0, begin, end);
           const std::vector<float> rows = RowsOf(expected, prompt, chunk, sequences.row_size());
           ASSERT_THAT(Attend(sequences, chunk, {.window = window}), ContainerEq(rows))
@@ -413,7 +261,7 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
                               .most_thread_blocks = 2}),
                       ContainerEq(rows))
               << name << " " << begin;
-          Step mixed;
+          StepTokens mixed;
           mixed.Add(2, 30, 31);
           mixed.Add(1, 200, 202);
           mixed.Add(0, begin, end);
@@ -431,9 +279,9 @@ TEST(CudaAttention, RowsAreTheSameBitsInAnyStep) {
 TEST(CudaAttention, PaddingBecomesZerosAndReadsNothing) {
   Random random(6);
   const Heads heads = {2, 2, 64};
-  for (const KvType type : kTypes) {
+  for (const KvType type : testing::kCudaKvTypes) {
     const Sequences sequences(random, type, heads, {40});
-    Step step;
+    StepTokens step;
     step.Add(0, 37, 40);
     const std::vector<float> alone = Attend(sequences, step, {});
     for (int i = 0; i < 21; ++i) {
@@ -451,7 +299,7 @@ TEST(CudaAttention, APlanServesManyLaunches) {
   Random random(7);
   const Heads heads = {1, 2, 64};
   const Sequences sequences(random, KvType::kF16, heads, {600});
-  Step step;
+  StepTokens step;
   step.Add(0, 599, 600);
   const std::vector<float> expected = Attend(sequences, step, {});
   const std::vector<float> q = Queries(sequences, step, 1.0f);
@@ -473,7 +321,7 @@ TEST(CudaAttention, APlanServesManyLaunches) {
       .block_tables = tables.data(),
       .scale = 0.125f,
       .o = o.data()};
-  const DeviceMemory workspace(cuda::AttentionWorkspaceBytes(args.step.shape, 1));
+  const NoisyMemory workspace(cuda::AttentionWorkspaceBytes(args.step.shape, 1));
   args.step.workspace = workspace.data();
   ASSERT_EQ(cuda::LaunchAttentionPlan(args.step, nullptr), cudaSuccess);
   for (int layer = 0; layer < 3; ++layer) {

@@ -2,6 +2,7 @@
 // (tests/testing/cuda_emulation.h), against the reference.
 #include "tests/testing/cuda_emulation.h"
 // First: it stands for headers that others include.
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstddef>
@@ -14,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/cuda/rope.h"
+#include "kernels/float8.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
 namespace sterna {
@@ -24,6 +26,8 @@ using ::testing::ContainerEq;
 using testing::Random;
 using testing::RandomFloats;
 using testing::View;
+
+constexpr KvType kTypes[] = {KvType::kF16, KvType::kBf16, KvType::kI8, KvType::kF8};
 
 TEST(CudaRopeTable, EqualsTheReference) {
   Random random(1);
@@ -122,7 +126,7 @@ struct Rope {
 TEST(CudaRopeAppendKv, EqualsTheReferenceBitForBit) {
   Random random(2);
   uint64_t order = 0;
-  for (const KvType type : {KvType::kF16, KvType::kI8}) {
+  for (const KvType type : kTypes) {
     for (const int32_t hd : {2, 8, 24, 64, 80, 128, 256}) {
       Rope actual(random, 5, 2, hd, type, false);
       Rope expected = actual;
@@ -164,17 +168,26 @@ TEST(CudaRopeAppendKv, NormsAreCloseToTheReference) {
 TEST(CudaRopeAppendKv, RoundsSpecialValuesAsTheReference) {
   constexpr float kInfinity = std::numeric_limits<float>::infinity();
   Random random(4);
-  for (const KvType type : {KvType::kF16, KvType::kI8}) {
+  for (const KvType type : kTypes) {
     Rope actual(random, 1, 1, 16, type, false);
+    // Ties of int8, and of e4m3, whose largest magnitude makes the scale 1.
+    const std::vector<float> ties =
+        type == KvType::kF8
+            ? std::vector<float>{448,     -432,     1.0625f,   1.1875f,   -1.0625f,
+                                 17,      0x1p-10f, -0x3p-10f, 0x1.ep-7f, 0x1p-6f - 0x1p-20f,
+                                 0x1p-6f, 464,      0x1.fp-7f, 1e-6f,     -447.9999f,
+                                 240}
+            : std::vector<float>{127,    -126.5f, 0.5f, 1.5f, 2.5f, -2.5f, -0.5f, -127,
+                                 126.5f, 1,       2,    3,    4,    5,     6,     7};
     const std::vector<std::vector<float>> rows = {
         {0.0f, -0.0f, 1.0f + 0x1p-11f, 1.0f + 0x3p-11f, 2.0f - 0x1p-12f, 65504.0f, -65519.0f, 1e9f,
          0x1p-14f - 0x1p-25f, 0x1p-24f, 0x1p-25f, -0x3p-25f, 1e-40f, 65520.0f, -1e30f, 3.0f},
-        {127, -126.5f, 0.5f, 1.5f, 2.5f, -2.5f, -0.5f, -127, 126.5f, 1, 2, 3, 4, 5, 6, 7},
+        ties,
         {1e-6f, -1e-7f, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4e-6f},
         {kInfinity, -kInfinity, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14}};
     actual.v.clear();
     for (const auto& row : rows) actual.v.insert(actual.v.end(), row.begin(), row.end());
-    if (type == KvType::kI8) actual.v[20] = std::numeric_limits<float>::quiet_NaN();
+    if (type != KvType::kF16) actual.v[20] = std::numeric_limits<float>::quiet_NaN();
     Rope expected = actual;
     ASSERT_EQ(cuda::LaunchRopeAppendKv(actual.Args(), nullptr), cudaSuccess);
     expected.RunReference();
@@ -182,9 +195,37 @@ TEST(CudaRopeAppendKv, RoundsSpecialValuesAsTheReference) {
   }
 }
 
+// Every tie between two e4m3 numbers and the floats beside it, and as many of bfloat16.
+TEST(CudaRopeAppendKv, RoundsToSmallFloatsAsTheReference) {
+  Random random(8);
+  for (const KvType type : {KvType::kBf16, KvType::kF8}) {
+    Rope actual(random, 1, 1, 256, type, false);
+    size_t next = 0;
+    for (int code = 0; code < 0x7e; ++code) {
+      const float tie = type == KvType::kF8
+                            ? (E4m3ToFloat(static_cast<uint8_t>(code)) +
+                               E4m3ToFloat(static_cast<uint8_t>(code + 1))) /
+                                  2
+                            : std::bit_cast<float>(static_cast<uint32_t>(code) << 24 | 0x7f8000);
+      for (const float x : {tie, std::nextafter(tie, 0.0f), std::nextafter(tie, 1e9f),
+                            -std::nextafter(tie, 1e9f), -tie}) {
+        // Beginning with what makes the scale 1.
+        if (next % 256 == 0) actual.v[next++] = kLargestE4m3;
+        actual.v[next++] = x;
+      }
+    }
+    ASSERT_LE(next, actual.v.size());
+    std::fill(actual.v.begin() + static_cast<int64_t>(next), actual.v.end(), kLargestE4m3);
+    Rope expected = actual;
+    ASSERT_EQ(cuda::LaunchRopeAppendKv(actual.Args(), nullptr), cudaSuccess);
+    expected.RunReference();
+    EXPECT_EQ(actual.kv_v, expected.kv_v) << KvTypeName(type);
+  }
+}
+
 TEST(CudaRopeAppendKv, PaddingIsLeftAlone) {
   Random random(5);
-  for (const KvType type : {KvType::kF16, KvType::kI8}) {
+  for (const KvType type : kTypes) {
     Rope actual(random, 2, 2, 24, type, false);
     actual.slots = {-1, -1, -1, -1};
     const Rope before = actual;

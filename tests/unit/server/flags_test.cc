@@ -168,6 +168,17 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   EXPECT_EQ(o.energy.idle_watts, 2.5);
 }
 
+TEST(ServerConfig, EveryKvTypeHasAName) {
+  const testing::TempDir temp;
+  for (const KvType type : kKvTypes) {
+    const std::vector<std::string> args = {"--model", temp.path(), "--kv-cache-dtype",
+                                           KvTypeName(type)};
+    const StatusOr<ServerConfig> config = ParseServerConfig(args);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(ToRuntimeOptions(*config).engine.kv_type, type) << KvTypeName(type);
+  }
+}
+
 TEST(ServerConfig, ByDefaultTheCpuComputes) {
   const testing::TempDir temp;
   const std::vector<std::string> args = {"--model", temp.path()};
