@@ -164,7 +164,7 @@ class EngineImpl final : public Engine {
   void RunForward(StepInFlight& step);
   // Waits for the step and tells its requests what it brought.
   void Commit(StepInFlight step);
-  void ShareEnergy(const StepInFlight& step);
+  void ShareEnergy(StepInFlight& step);
   void AcceptTokens(StepInFlight& step, int64_t now_ns);
   void Finish(Generation* generation, Completion completion);
   void FailEverything(const Status& status);
@@ -395,20 +395,16 @@ void EngineImpl::Commit(StepInFlight step) {
   Report(std::move(step.stats));
 }
 
-void EngineImpl::ShareEnergy(const StepInFlight& step) {
-  // Who has ended has had its last word about energy: the others bear what was computed for
-  // nothing.
-  std::vector<Generation*> sharers;
-  std::vector<StepWork> work;
+void EngineImpl::ShareEnergy(StepInFlight& step) {
+  const auto request = [&](size_t i) {
+    return static_cast<Generation*>(step.plan.work[i].sequence);
+  };
   for (size_t i = 0; i < step.work.size(); ++i) {
-    auto* generation = static_cast<Generation*>(step.plan.work[i].sequence);
-    if (generation->state() == SequenceState::kFinished) continue;
-    sharers.push_back(generation);
-    work.push_back(step.work[i]);
+    step.work[i].request_ended = request(i)->state() == SequenceState::kFinished;
   }
-  std::vector<int64_t> shares(work.size());
-  ledger_.EndStep(work, shares);
-  for (size_t i = 0; i < sharers.size(); ++i) sharers[i]->AddEnergy(shares[i]);
+  std::vector<int64_t> shares(step.work.size());
+  ledger_.EndStep(step.work, shares);
+  for (size_t i = 0; i < shares.size(); ++i) request(i)->AddEnergy(shares[i]);
 }
 
 void EngineImpl::AcceptTokens(StepInFlight& step, int64_t now_ns) {
@@ -506,8 +502,10 @@ StatusOr<std::unique_ptr<Engine>> Engine::Create(const EngineOptions& options, M
                           KvCache<float>::Create(model->config(), options.kv_type,
                                                  options.num_kv_blocks, model->ops()));
   if (options.record_at_start) {
-    model->RecordDecodeSteps(cache);
-    STERNA_RETURN_IF_ERROR(model->ops().Finish());
+    model->RecordDecodeSteps(cache, largest.context_tokens);
+    STERNA_RETURN_IF_ERROR(
+        Annotate(model->ops().Finish(),
+                 "recording the steps of decoding, which takes memory beside the K/V cache"));
   }
   return std::make_unique<EngineImpl>(options, model, std::move(cache), tokenizer, meter, listener,
                                       clock);

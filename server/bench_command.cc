@@ -178,9 +178,15 @@ class Bench {
       sequences.push_back(NewSequence(options_.context_tokens, s));
       scheduler.Add(sequences.back().get());
     }
-    while (sequences.back()->num_tokens() == options_.context_tokens) {
-      STERNA_RETURN_IF_ERROR(Step(scheduler));
+    // None decodes before all have their context: without a next token the scheduler leaves them.
+    while (sequences.back()->num_computed() < options_.context_tokens) {
+      const StepPlan plan = scheduler.Plan();
+      model_.Forward(BuildStepBatch(plan), cache_);
+      STERNA_RETURN_IF_ERROR(model_.ops().Finish());
+      for (const ScheduledSequence& w : plan.work) w.sequence->Advance(w.num_tokens);
     }
+    for (const auto& sequence : sequences) sequence->AppendToken(sequence->tokens().front());
+    STERNA_RETURN_IF_ERROR(Step(scheduler));  // whatever is done at the first only
     STERNA_RETURN_IF_ERROR(WaitForAll());
     return Measured([&]() -> Status {
       for (int64_t t = 0; t < options_.decode_tokens; ++t) STERNA_RETURN_IF_ERROR(Step(scheduler));
@@ -214,7 +220,7 @@ Status MeasureAll(const BenchConfig& config, const Checkpoint& checkpoint, Ops<f
   STERNA_ASSIGN_OR_RETURN(
       KvCache<float> cache,
       KvCache<float>::Create(checkpoint.config, KvTypeOf(config.kv_cache_dtype), blocks, ops));
-  model.RecordDecodeSteps(cache);
+  model.RecordDecodeSteps(cache, limits.context_tokens);
   STERNA_RETURN_IF_ERROR(ops.Finish());
   Bench bench(config, model, cache, meter);
   for (int64_t repetition = 0; repetition < config.repetitions; ++repetition) {
@@ -361,7 +367,7 @@ Status RunBench(const BenchConfig& config) {
                          .peak_resident_bytes = PeakResidentBytes()};
 
   std::vector<Case> cases;
-  int64_t most_tokens = config.context_tokens + config.decode_tokens + 1;
+  int64_t most_tokens = config.context_tokens + config.decode_tokens + 2;
   int64_t most_sequences = 1;
   for (const int64_t tokens : prompts) {
     cases.push_back({.name = absl::StrCat("pp", tokens), .prompt_tokens = tokens});

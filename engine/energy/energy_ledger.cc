@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstddef>
 #include <numeric>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -103,6 +104,7 @@ void EnergyLedger::EndStep(std::span<const StepWork> work, std::span<int64_t> sh
   }
   SplitByWeight(charge_nj, costs, shares_nj);
   for (size_t i = 0; i < work.size(); ++i) {
+    if (work[i].request_ended) totals_.overhead_nj += std::exchange(shares_nj[i], 0);
     if (shares_nj[i] == 0) continue;
     const int64_t phases[2] = {work[i].prompt_tokens, work[i].output_tokens};
     int64_t phase_nj[2];

@@ -35,6 +35,8 @@ struct StepWork {
   int64_t prompt_tokens = 0;   // computed of its prompt, or again after preemption
   int64_t output_tokens = 0;   // 0 or 1 decode token computed
   int64_t context_tokens = 0;  // sum over its tokens in this step of the positions each attended to
+  // Its request has ended meanwhile and can be charged no more: its share is overhead.
+  bool request_ended = false;
 };
 
 // What the shares are computed from; the engine derives it from the model's shapes.
@@ -56,8 +58,8 @@ class EnergyLedger {
 
   // A step begins now. `was_idle`: nothing was asked for since the last step ended.
   void BeginStep(bool was_idle);
-  // The step ends now. Writes each sequence's share to `shares_nj` (same length as `work`); the
-  // caller sums them up per request.
+  // The step ends now. Writes each sequence's share to `shares_nj` (same length as `work`), 0 where
+  // its request has ended; the caller sums them up per request.
   void EndStep(std::span<const StepWork> work, std::span<int64_t> shares_nj);
   // Called now and then while idle, so that totals keep up with the meter.
   void Settle();

@@ -224,12 +224,12 @@ Recording& Model<F>::RecordingOf(const Step& step, KvCache<F>& cache) {
 }
 
 template <typename F>
-void Model<F>::RecordDecodeSteps(KvCache<F>& cache) {
+void Model<F>::RecordDecodeSteps(KvCache<F>& cache, int64_t context_tokens) {
   if (!ops_->records()) return;
   const int64_t most_blocks = BlockTable::BlocksFor(limits_.context_tokens);
   for (int64_t tokens = 0; tokens < most_recorded_tokens();) {
     tokens = std::min(most_recorded_tokens(), RoundUpToRecord(tokens + 1));
-    for (int64_t blocks = 1; blocks < 2 * most_blocks; blocks *= 2) {
+    for (int64_t blocks = 1; blocks < 2 * BlockTable::BlocksFor(context_tokens); blocks *= 2) {
       // Padding alone, which writes nothing to the cache.
       RecordingOf(arrays_.Upload(Padded({}, tokens, std::min(blocks, most_blocks))), cache);
     }

@@ -45,9 +45,10 @@ class Model {
   // (ShortlistLinear). A token of the batch may be a DrawnToken, of the Sample before.
   Mat<const F> Forward(const StepBatch& batch, KvCache<F>& cache,
                        std::span<const SampleParams> samples = {});
-  // Where the device records steps: records those of every shape that decoding into `cache` may
-  // have, so that no request waits for it. A failure is one of Finish.
-  void RecordDecodeSteps(KvCache<F>& cache);
+  // Where the device records steps: records those of every shape that decoding into `cache`, up to
+  // `context_tokens` a sequence, may have, so that no request waits for it. A failure is one of
+  // Finish.
+  void RecordDecodeSteps(KvCache<F>& cache, int64_t context_tokens);
   int64_t num_recordings() const { return std::ssize(recordings_); }
   // Draws a token from each row of the logits of the Forward before, as Ops::Sample.
   void Sample(std::span<const SampleParams> params, std::span<SampleResult> results);

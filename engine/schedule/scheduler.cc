@@ -120,7 +120,10 @@ void Scheduler::Admit(StepPlan& plan, int64_t& budget) {
 }
 
 bool Scheduler::ReserveOrPreempt(Sequence* sequence, StepPlan& plan) {
+  const auto is_ending = [](const Sequence* s) { return s->num_to_compute() == 0; };
   while (!sequence->blocks().Reserve(sequence->num_tokens())) {
+    // Its blocks come back when the step in flight is done: sooner than anyone is recomputed.
+    if (std::any_of(running_.begin(), running_.end(), is_ending)) return false;
     Sequence* victim = running_.back();
     running_.pop_back();
     victim->Preempt();

@@ -44,7 +44,7 @@ struct StepPlan {
   int64_t num_tokens() const;
 };
 
-// The arrays of one forward pass that carries out `plan`. A sequence whose known tokens will all be
+// The arrays of one forward pass that carries out `plan`. A sequence whose tokens will all be
 // computed asks for the logits of its last one.
 StepBatch BuildStepBatch(const StepPlan& plan);
 
@@ -70,8 +70,8 @@ class Scheduler {
   void PlanDecodes(StepPlan& plan, int64_t& budget);
   void PlanChunks(StepPlan& plan, int64_t& budget);
   void Admit(StepPlan& plan, int64_t& budget);
-  // Makes room for all known tokens of `sequence`, preempting from the end of the order as needed.
-  // False when `sequence` itself was preempted.
+  // Makes room for all tokens of `sequence`, preempting from the end of the order as needed. False
+  // when `sequence` itself was preempted, or is to wait for a sequence that is about to end.
   bool ReserveOrPreempt(Sequence* sequence, StepPlan& plan);
 
   SchedulerOptions options_;

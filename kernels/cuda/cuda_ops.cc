@@ -312,6 +312,8 @@ Status CudaOps::Finish() {
 
 Status CudaOps::Grow(Scratch& scratch, int64_t bytes) {
   if (bytes <= scratch.bytes) return absl::OkStatus();
+  // What was there before stays, so it must not become many.
+  bytes = std::max(bytes, 2 * scratch.bytes);
   STERNA_ASSIGN_OR_RETURN(DeviceMemory memory, Allocate(bytes));
   scratch.memories.push_back(std::move(memory));
   scratch.bytes = bytes;
@@ -343,8 +345,11 @@ Status CudaOps::Reserve(const StepShape& largest) {
   const int64_t rows = largest.logit_rows;
   STERNA_RETURN_IF_ERROR(Grow(sample_staging_, rows * kStagingBytesOfRow));
   STERNA_RETURN_IF_ERROR(Grow(sample_scratch_, static_cast<int64_t>(SampleWorkspaceBytes(rows))));
-  STERNA_RETURN_IF_ERROR(
-      Grow(sample_results_, static_cast<int64_t>(SampleResultBytes(rows, /*logprobs=*/true))));
+  const auto result_bytes = static_cast<int64_t>(SampleResultBytes(rows, /*logprobs=*/true));
+  STERNA_RETURN_IF_ERROR(Grow(sample_results_, result_bytes));
+  for (Section& section : sections_) {
+    device_->Do("making room for results", [&] { return section.results.Resize(result_bytes); });
+  }
   return Grow(dense_scratch_, DenseWorkspaceBytes(largest.head.type, rows, largest.head.cols));
 }
 
@@ -360,6 +365,7 @@ std::unique_ptr<Recording> CudaOps::Record(const std::function<void()>& body) {
   body();
   device_->Do("recording a step", [&] { return cudaStreamEndCapture(device_->stream(), &graph); });
   device_->Do("recording a step", [&] { return cudaGraphInstantiate(&executable, graph, 0); });
+  device_->Do("recording a step", [&] { return cudaGraphUpload(executable, device_->stream()); });
   if (graph != nullptr) (void)cudaGraphDestroy(graph);
   planned_.reset();
   return std::make_unique<GraphRecording>(device_.get(), executable, [this] { planned_.reset(); });

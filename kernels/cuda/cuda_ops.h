@@ -1,11 +1,10 @@
 // The CUDA backend of kernels/ops.h: one GPU, everything in order on one stream.
 //
-// Ops check shapes and ask for kernels; nothing waits but Finish, CopyToHost and full staging
-// buffers. The first failure is kept and told by Finish (device.h). What kernels need beside their
-// outputs is allocated by Reserve, or by the first op that needs more; it stays where it is, as
-// recordings name it.
-// Lifetime: weights, recordings and memory from it must not outlive it. Thread contract: one caller
-// at a time.
+// Ops check shapes and ask for kernels; nothing waits but Wait, Finish, CopyToHost and full
+// staging buffers. The first failure is kept and told by Finish (device.h). What kernels need
+// beside their outputs is allocated by Reserve, or by the first op that needs more; it stays where
+// it is, as recordings name it. Lifetime: weights, recordings and memory from it must not outlive
+// it. Thread contract: one caller at a time.
 #ifndef STERNA_KERNELS_CUDA_CUDA_OPS_H_
 #define STERNA_KERNELS_CUDA_CUDA_OPS_H_
 

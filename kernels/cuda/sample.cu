@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kThreads) PenaltiesKernel(const SampleArgs p) 
   SampleEntry* const first = row.Entries(p.staging, params.counts_offset_bytes);
   // The token drawn before counts once more where it has an entry already, else in the last.
   const int drawn = params.drawn_row < 0 ? -1 : p.drawn[params.drawn_row];
-  const uint32_t entries = params.counts_entries - (drawn < 0 ? 0u : 1u);
+  const uint32_t entries = params.counts_entries - (params.drawn_row < 0 ? 0u : 1u);
   ForEntries(row, first, entries, [&](float logit, const SampleEntry& entry) {
     return Penalised(params, logit, static_cast<int>(entry.value) + (entry.token == drawn ? 1 : 0));
   });

@@ -1,7 +1,9 @@
 // The part of the CUDA runtime that the backend's host side calls.
 #include <cstdio>
+#include <deque>
 #include <map>
 #include <memory>
+#include <set>
 #include <utility>
 #include <vector>
 
@@ -9,15 +11,19 @@
 
 namespace sterna::testing {
 
-// What a stream was told while it was being captured; nothing else waits in one.
+// What a stream was told while it was being captured.
 struct CudaGraph {
   std::vector<std::function<cudaError_t()>> nodes;
 };
+// Nothing is done before somebody waits for it, so that it shows who should have.
 struct CudaStream {
   std::unique_ptr<CudaGraph> capture;
+  std::deque<std::function<cudaError_t()>> todo;
+  size_t done = 0;
 };
 struct CudaEvent {
-  bool recorded = false;
+  CudaStream* stream = nullptr;  // null: never recorded
+  size_t after = 0;              // so much of what the stream was told
 };
 
 namespace {
@@ -25,12 +31,25 @@ namespace {
 struct Runtime {
   size_t memory_bytes = size_t{1} << 30;
   std::map<void*, size_t> allocations;
+  std::set<CudaStream*> streams;
   cudaError_t error = cudaSuccess;
 };
 Runtime& TheRuntime() {
   static Runtime runtime;
   return runtime;
 }
+
+// Until `count` of what the stream was told is done.
+cudaError_t Run(CudaStream& stream, size_t count) {
+  cudaError_t& error = TheRuntime().error;
+  for (; stream.done < count && error == cudaSuccess; ++stream.done) {
+    const auto node = std::move(stream.todo.front());
+    stream.todo.pop_front();
+    error = node();
+  }
+  return error;
+}
+cudaError_t RunAll(CudaStream& stream) { return Run(stream, stream.done + stream.todo.size()); }
 
 cudaError_t Allocate(void** p, size_t bytes) {
   Runtime& runtime = TheRuntime();
@@ -44,6 +63,7 @@ cudaError_t Allocate(void** p, size_t bytes) {
 
 cudaError_t Free(void* p) {
   if (p == nullptr) return cudaSuccess;
+  for (CudaStream* stream : TheRuntime().streams) (void)RunAll(*stream);
   if (TheRuntime().allocations.erase(p) == 0) return cudaErrorInvalidValue;
   ::operator delete(p, std::align_val_t{256});
   return cudaSuccess;
@@ -61,11 +81,13 @@ void SetCudaError(cudaError_t error) { TheRuntime().error = error; }
 
 cudaError_t CudaEnqueue(cudaStream_t stream, std::function<cudaError_t()> node) {
   if (TheRuntime().error != cudaSuccess) return TheRuntime().error;
-  if (stream != nullptr && stream->capture != nullptr) {
+  if (stream == nullptr) return node();
+  if (stream->capture != nullptr) {
     stream->capture->nodes.push_back(std::move(node));
-    return cudaSuccess;
+  } else {
+    stream->todo.push_back(std::move(node));
   }
-  return node();
+  return cudaSuccess;
 }
 
 }  // namespace sterna::testing
@@ -146,13 +168,16 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t strea
 }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t* stream, unsigned) {
   *stream = new sterna::testing::CudaStream;
+  TheRuntime().streams.insert(*stream);
   return TheRuntime().error;
 }
 cudaError_t cudaStreamDestroy(cudaStream_t stream) {
+  const cudaError_t error = sterna::testing::RunAll(*stream);
+  TheRuntime().streams.erase(stream);
   delete stream;
-  return cudaSuccess;
+  return error;
 }
-cudaError_t cudaStreamSynchronize(cudaStream_t) { return TheRuntime().error; }
+cudaError_t cudaStreamSynchronize(cudaStream_t stream) { return sterna::testing::RunAll(*stream); }
 cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
   if (stream == nullptr || stream->capture != nullptr) return cudaErrorInvalidValue;
   stream->capture = std::make_unique<sterna::testing::CudaGraph>();
@@ -167,11 +192,9 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* exec, cudaGraph_t graph, unsig
   *exec = new sterna::testing::CudaGraph(*graph);
   return TheRuntime().error;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t) {
-  for (const auto& node : exec->nodes) {
-    if (TheRuntime().error != cudaSuccess) return TheRuntime().error;
-    if (const cudaError_t error = node(); error != cudaSuccess) return error;
-  }
+cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t) { return TheRuntime().error; }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t stream) {
+  for (const auto& node : exec->nodes) (void)sterna::testing::CudaEnqueue(stream, node);
   return TheRuntime().error;
 }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
@@ -190,11 +213,14 @@ cudaError_t cudaEventDestroy(cudaEvent_t event) {
   delete event;
   return cudaSuccess;
 }
-cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t) {
-  event->recorded = true;
+cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream) {
+  *event = {.stream = stream, .after = stream->done + stream->todo.size()};
   return TheRuntime().error;
 }
-cudaError_t cudaEventSynchronize(cudaEvent_t) { return TheRuntime().error; }
+cudaError_t cudaEventSynchronize(cudaEvent_t event) {
+  if (event->stream == nullptr) return TheRuntime().error;
+  return sterna::testing::Run(*event->stream, event->after);
+}
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t) {
   *milliseconds = 0;
   return TheRuntime().error;

@@ -115,7 +115,8 @@ class SeparateMemoryOps final : public Ops<F> {
 
   std::string Name() const override { return "separate/" + ops_->Name(); }
   int64_t copies_to_device() const { return copies_to_device_; }
-  // Marks that were not the only one that nobody had waited for: steps asked for ahead.
+  int64_t marks() const { return num_marks_; }
+  // Those that were not the only one that nobody had waited for: steps asked for ahead.
   int64_t marks_ahead() const { return marks_ahead_; }
   // From the so-manieth Wait on, every one fails.
   void FailAfterWaits(int64_t waits) { waits_left_ = waits; }
@@ -233,6 +234,7 @@ class SeparateMemoryOps final : public Ops<F> {
   bool runs_ahead() const override { return true; }
   void Mark() override {
     STERNA_CHECK(marks_.size() < Ops<F>::kMostMarks);
+    ++num_marks_;
     marks_ahead_ += marks_.empty() ? 0 : 1;
     marks_.push_back(todo_.size());
   }
@@ -332,6 +334,7 @@ class SeparateMemoryOps final : public Ops<F> {
   std::deque<std::function<void()>> todo_;
   std::deque<size_t> marks_;  // how much of todo_ was asked for before each
   int64_t copies_to_device_ = 0;
+  int64_t num_marks_ = 0;
   int64_t marks_ahead_ = 0;
   int64_t waits_left_ = -1;
 };

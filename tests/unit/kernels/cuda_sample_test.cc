@@ -414,6 +414,7 @@ TEST(CudaSample, AGraphServesEveryStepOfItsShape) {
     logits.Write(values);
     staging.Write(staged);
     ASSERT_EQ(cudaGraphLaunch(exec, stream), cudaSuccess);
+    ASSERT_EQ(cudaStreamSynchronize(stream), cudaSuccess);
     std::vector<SampleResult> read(2);
     cuda::ReadSampleResults(results.bytes(), both, vocabulary, read);
     for (int r = 0; r < 2; ++r) {

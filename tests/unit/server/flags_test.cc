@@ -144,6 +144,7 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
                                          "--max-chunk-tokens=5",
                                          "--max-sequences=6",
                                          "--max-queue=8",
+                                         "--async-scheduling=false",
                                          "--energy-source=modelled",
                                          "--energy-watts-per-core=4.5",
                                          "--energy-idle-watts=2.5"};
@@ -163,6 +164,7 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   EXPECT_EQ(o.engine.max_chunk_tokens, 5);
   EXPECT_EQ(o.engine.max_sequences, 6);
   EXPECT_EQ(o.engine.max_queue, 8);
+  EXPECT_FALSE(o.engine.async_scheduling);
   EXPECT_EQ(o.energy.source, "modelled");
   EXPECT_EQ(o.energy.watts_per_core, 4.5);
   EXPECT_EQ(o.energy.idle_watts, 2.5);

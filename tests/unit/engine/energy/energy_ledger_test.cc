@@ -103,6 +103,23 @@ TEST(SplitByWeightTest, HoldsForTheLargestNumbers) {
   EXPECT_THAT(shares, ElementsAre(big / 2 + 1, big / 2));
 }
 
+// With a step in flight a request may end: those beside it bear no more for that.
+TEST(EnergyLedgerTest, TheShareOfARequestThatHasEndedIsOverhead) {
+  FakeClock clock(5);
+  FakeMeter meter(&clock, 0);
+  EnergyLedger ledger(&meter, &clock, kCosts);
+  const std::vector<int64_t> whole =
+      Step(ledger, meter, true, 2 * kMs, 40, {Prefill(16), Decode(100)});
+  StepWork ended = Prefill(16);
+  ended.request_ended = true;
+  const std::vector<int64_t> shares = Step(ledger, meter, false, 2 * kMs, 40, {ended, Decode(100)});
+  EXPECT_THAT(shares, ElementsAre(0, whole[1]));
+  EXPECT_EQ(ledger.totals().overhead_nj, whole[0]);
+  EXPECT_EQ(ledger.totals().prefill_nj, whole[0]);
+  EXPECT_EQ(ledger.totals().decode_nj, 2 * whole[1]);
+  ExpectBalanced(ledger.totals());
+}
+
 TEST(EnergyLedgerTest, ImmediateMeterIsAttributedToTheNanojoule) {
   FakeClock clock(5);
   FakeMeter meter(&clock, 0);

@@ -229,5 +229,34 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
   EXPECT_GT(preemptions, 100) << "the loads no longer exercise preemption";
 }
 
+// With a step in flight a sequence whose last token is being drawn has nothing to compute: nobody
+// is thrown out for want of the blocks that it gives back when that step is done.
+TEST(SchedulerTest, WaitsForABlockOfASequenceThatIsAboutToEnd) {
+  for (const bool ending : {true, false}) {
+    Simulation s(kRoomy, 4);
+    Sequence* first = s.Add(10, 100);
+    Sequence* second = s.Add(16, 100);
+    while (second->num_tokens() < 2 * kKvBlockTokens) s.Step();
+    ASSERT_EQ(s.pool().num_free(), 0);
+    const StepPlan last = s.scheduler().Plan();
+    ASSERT_EQ(last.work.size(), 2u);
+    for (Sequence* sequence : {first, second}) sequence->Advance(1);
+    second->ExpectToken(-2);
+    if (!ending) first->ExpectToken(-3);
+
+    const StepPlan plan = s.scheduler().Plan();
+    EXPECT_EQ(plan.work.size(), ending ? 0u : 1u);
+    EXPECT_EQ(plan.preempted.size(), ending ? 0u : 1u);
+    if (!ending) continue;
+    second->AppendToken(7);
+    EXPECT_EQ(second->tokens().back(), 7);
+    EXPECT_EQ(second->num_tokens(), 2 * kKvBlockTokens + 1) << "the token takes its place";
+    first->Finish();
+    s.scheduler().Remove(first);
+    EXPECT_EQ(s.scheduler().Plan().work.size(), 1u);
+    EXPECT_TRUE(s.scheduler().CheckIntegrity().ok());
+  }
+}
+
 }  // namespace
 }  // namespace sterna
