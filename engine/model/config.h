@@ -55,6 +55,10 @@ struct ModelConfig {
   bool mlp_bias = false;         // gate, up and down have biases
   bool linear_rms_norm = false;  // `use_rms_norm`: every ternary linear has its own input norm,
   double linear_rms_norm_eps = 1e-6;  // with this eps, not rms_norm_eps
+  bool qk_norm = false;               // an RMSNorm over each head of q and of k before rotation
+  // Columns that share a scale, of weights and with them of activations; 0: weights have one scale
+  // for a tensor or a row, activations one for a token.
+  int64_t scale_group_size = 0;
   // Generation ends on these: the union of config, generation config and tokenizer config.
   std::vector<int32_t> eos_token_ids;
 };

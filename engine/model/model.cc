@@ -49,8 +49,9 @@ Status Model<F>::Workspace::Allocate(Ops<F>& ops, int64_t rows, int64_t num_cols
 template <typename F>
 Status Model<F>::QuantizedWorkspace::Allocate(Ops<F>& ops, int64_t rows, int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(q, AllocateArray<int8_t>(ops, rows * RoundUp(cols, kTernaryBlockCols)));
-  STERNA_ASSIGN_OR_RETURN(scale, AllocateArray<F>(ops, rows));
-  STERNA_ASSIGN_OR_RETURN(sum, AllocateArray<int32_t>(ops, rows));
+  const int64_t groups = rows * (group_size > 0 ? CeilDiv(cols, group_size) : 1);
+  STERNA_ASSIGN_OR_RETURN(scale, AllocateArray<F>(ops, groups));
+  STERNA_ASSIGN_OR_RETURN(sum, AllocateArray<int32_t>(ops, groups));
   return absl::OkStatus();
 }
 
@@ -62,7 +63,7 @@ QuantizedMat<F> Model<F>::QuantizedWorkspace::Rows(int64_t rows, int64_t cols) {
           .sum = sum.data(),
           .rows = rows,
           .cols = cols,
-          .group_size = cols};
+          .group_size = group_size > 0 ? group_size : cols};
 }
 
 template <typename F>
@@ -109,7 +110,9 @@ Status Model<F>::AllocateWorkspaces() {
   STERNA_ASSIGN_OR_RETURN(
       drawn_, AllocateArray<int32_t>(*ops_, ops_->runs_ahead() ? limits_.logit_rows : 0));
   linear_inputs_.resize(config_->linear_rms_norm ? 3 : 0);
+  quantized_.group_size = config_->scale_group_size;
   for (QuantizedWorkspace& inputs : linear_inputs_) {
+    inputs.group_size = config_->scale_group_size;
     STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
   }
   STERNA_RETURN_IF_ERROR(ops_->Reserve({.tokens = tokens,
@@ -288,6 +291,8 @@ void Model<F>::ProjectQkv(const LayerWeights& layer, const Step& step, const KvV
                       .cos = AsConst(cos_.Rows(tokens)),
                       .sin = AsConst(sin_.Rows(tokens)),
                       .slots = step.slots,
+                      .q_norm = layer.q_norm,
+                      .k_norm = layer.k_norm,
                       .norm_eps = eps(),
                       .kv = kv});
 }

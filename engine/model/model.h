@@ -71,6 +71,7 @@ class Model {
     DeviceArray<int8_t> q;
     DeviceArray<F> scale;
     DeviceArray<int32_t> sum;
+    int64_t group_size = 0;  // as ModelConfig has it
     Status Allocate(Ops<F>& ops, int64_t rows, int64_t cols);
     QuantizedMat<F> Rows(int64_t rows, int64_t cols);
   };

@@ -48,7 +48,8 @@ constexpr std::array<uint8_t, kFourCodes> MakeCodeBytes() {
 }
 constexpr std::array<uint8_t, kFourCodes> kCodeBytes = MakeCodeBytes();
 
-TernaryMatrix RandomTernary(int64_t rows, int64_t cols, SplitMix64 random) {
+// `group_size` as ModelConfig has it.
+TernaryMatrix RandomTernary(int64_t rows, int64_t cols, int64_t group_size, SplitMix64 random) {
   TernaryMatrix w(rows, cols);
   std::vector<uint8_t> bytes(static_cast<size_t>(cols));
   uint64_t bits = 0;
@@ -60,7 +61,18 @@ TernaryMatrix RandomTernary(int64_t rows, int64_t cols, SplitMix64 random) {
     for (int i = 0; i < 4 && row + i < rows; ++i) w.SetRowCodes(row + i, bytes, 2 * i);
   }
   // Two thirds of the weights are one in magnitude: this keeps the variance of what goes through.
-  w.SetTensorScale(1.0 / std::sqrt(2.0 / 3.0 * static_cast<double>(cols)));
+  const double scale = 1.0 / std::sqrt(2.0 / 3.0 * static_cast<double>(cols));
+  if (group_size == 0) {
+    w.SetTensorScale(scale);
+    return w;
+  }
+  std::vector<float> scales(static_cast<size_t>(rows * CeilDiv(cols, group_size)));
+  for (float& s : scales) {
+    // From half as much to one and a half times.
+    const double unit = std::ldexp(static_cast<double>(random.Next() >> 11), -53);
+    s = static_cast<float>(scale * (0.5 + unit));
+  }
+  w.SetGroupScales(scales, group_size);
   return w;
 }
 
@@ -88,7 +100,7 @@ std::vector<float> Ones(int64_t size) {
 TernaryLinearWeights RandomLinear(const ModelConfig& config, int64_t rows, int64_t cols, bool bias,
                                   SplitMix64 random) {
   TernaryLinearWeights linear;
-  linear.w = RandomTernary(rows, cols, SplitMix64(random.Next()));
+  linear.w = RandomTernary(rows, cols, config.scale_group_size, SplitMix64(random.Next()));
   if (bias) {
     std::vector<float> values;
     for (int64_t i = 0; i < rows; ++i) {
@@ -116,6 +128,10 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
   layer.k = linear(1, kv_heads, hidden, config.attention_bias);
   layer.v = linear(2, kv_heads, hidden, config.attention_bias);
   layer.o = linear(3, hidden, heads, config.attention_bias);
+  if (config.qk_norm) {
+    layer.q_norm = Ones(config.head_dim);
+    layer.k_norm = Ones(config.head_dim);
+  }
   layer.post_attention_norm = Ones(hidden);
   layer.gate = linear(4, ffn, hidden, config.mlp_bias);
   layer.up = linear(5, ffn, hidden, config.mlp_bias);

@@ -40,7 +40,8 @@ Status PlaceLayer(Ops<F>& ops, LayerWeights& layer) {
     STERNA_RETURN_IF_ERROR(linear->in_norm.Place(ops));
   }
   for (WeightVector* norm :
-       {&layer.input_norm, &layer.attn_sub_norm, &layer.post_attention_norm, &layer.ffn_sub_norm}) {
+       {&layer.input_norm, &layer.q_norm, &layer.k_norm, &layer.attn_sub_norm,
+        &layer.post_attention_norm, &layer.ffn_sub_norm}) {
     STERNA_RETURN_IF_ERROR(norm->Place(ops));
   }
   return absl::OkStatus();
@@ -183,8 +184,9 @@ int64_t ModelWeights::num_parameters() const {
   int64_t parameters =
       embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) + final_norm.size();
   for (const LayerWeights& layer : layers) {
-    parameters += layer.input_norm.size() + layer.attn_sub_norm.size() +
-                  layer.post_attention_norm.size() + layer.ffn_sub_norm.size();
+    parameters += layer.input_norm.size() + layer.q_norm.size() + layer.k_norm.size() +
+                  layer.attn_sub_norm.size() + layer.post_attention_norm.size() +
+                  layer.ffn_sub_norm.size();
     for (const TernaryLinearWeights* linear : layer.linears()) {
       parameters +=
           linear->w.rows() * linear->w.cols() + linear->bias.size() + linear->in_norm.size();

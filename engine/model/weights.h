@@ -31,6 +31,7 @@ struct TernaryLinearWeights {
 struct LayerWeights {
   WeightVector input_norm;  // [hidden]
   TernaryLinearWeights q, k, v, o;
+  WeightVector q_norm, k_norm;       // [head_dim] or empty: Qwen3
   WeightVector attn_sub_norm;        // [heads * head_dim] or empty
   WeightVector post_attention_norm;  // [hidden]
   TernaryLinearWeights gate, up, down;

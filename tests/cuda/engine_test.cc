@@ -70,6 +70,8 @@ TEST(CudaEngineTest, RecordsEveryShapeOfDecodingAtStart) {
   TinyEngineOptions options = Options();
   options.engine.max_sequences = 3;
   options.engine.max_context_tokens = 5 * kKvBlockTokens;
+  options.model.qk_norm = true;
+  options.model.scale_group_size = kTernaryBlockCols;
   const std::vector<Request> requests = {Greedy(10, 60, 1), Greedy(3, 9, 2), Greedy(30, 12, 3)};
   TinyEngine lazy(options, *testing::OpenDeviceUnderTest());
   options.engine.record_at_start = true;

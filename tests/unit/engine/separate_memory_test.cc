@@ -50,6 +50,8 @@ ModelConfig RichConfig() {
   config.attention_bias = true;
   config.mlp_bias = true;
   config.linear_rms_norm = true;
+  config.qk_norm = true;
+  config.scale_group_size = kTernaryBlockCols;
   return config;
 }
 
