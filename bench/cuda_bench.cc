@@ -9,7 +9,7 @@
 //
 // Ternary products are planned as served ones are, or as --row-blocks and --split say
 // (CudaOptions).
-// --plans measures those of 1, 8, 16, 32 and 64 tokens in every other way that may pay as well.
+// --plans measures those of 1 to 256 tokens in every other way that may pay as well.
 #include <algorithm>
 #include <cstdio>
 #include <cstdlib>
@@ -218,7 +218,7 @@ void Bench::Ternary(const Shape& shape, const std::vector<int64_t>& tokens,
       PrintTernary(op, shape, plan, t, bytes, ns);
     };
     measure("ternary", ops_);
-    constexpr int64_t kAlso[] = {1, 8, 16, 32, 64};
+    constexpr int64_t kAlso[] = {1, 8, 16, 32, 64, 96, 128, 256};
     if (std::find(std::begin(kAlso), std::end(kAlso), t) == std::end(kAlso)) continue;
     for (const auto& other : others) measure("other_plan", *other);
   }
@@ -335,10 +335,13 @@ bool ReadOptions(int argc, char** argv, Options& options) {
 // Every way to multiply few tokens that may pay: those that differ from the one chosen.
 std::vector<std::unique_ptr<Ops<float>>> OpsOfOtherPlans(int device) {
   std::vector<std::unique_ptr<Ops<float>>> all;
+  all.push_back(Must(CreateCudaOps({.device = device, .ternary_wgmma = true})));
   for (const int row_blocks : {1, 2}) {
     for (const int split : {1, 2, 3, 4, 6}) {
-      all.push_back(Must(CreateCudaOps(
-          {.device = device, .ternary_row_blocks = row_blocks, .ternary_split = split})));
+      all.push_back(Must(CreateCudaOps({.device = device,
+                                        .ternary_wgmma = false,
+                                        .ternary_row_blocks = row_blocks,
+                                        .ternary_split = split})));
     }
   }
   return all;

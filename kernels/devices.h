@@ -4,6 +4,7 @@
 #define STERNA_KERNELS_DEVICES_H_
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -27,9 +28,11 @@ StatusOr<std::unique_ptr<Ops<float>>> CreateCpuOps(const CpuOptions& options);
 
 struct CudaOptions {
   int device = 0;  // its number, as the driver counts from 0
-  // For measurements. Ternary products of up to some tens of tokens with this many row blocks (1 or
-  // 2) to a warp, and their columns shared by this many blocks of threads, where they can be; 0: as
-  // is best for each. No result depends on it.
+  // For measurements: what no result depends on, and is chosen for each product where it is not
+  // given. Ternary products by warpgroups, where the device has those, or never; others with this
+  // many row blocks (1 or 2) to a warp, and their columns shared by this many blocks of threads,
+  // where they can be.
+  std::optional<bool> ternary_wgmma;
   int ternary_row_blocks = 0;
   int ternary_split = 0;
 };

@@ -6,7 +6,9 @@
 
 Prints Markdown. Busy is the union of all that runs: kernels overlap where one starts before the one
 before it has ended (programmatic dependent launch), and one that waits for another counts for
-nothing more, as the other runs. Idle is the rest of the window.
+nothing more, as the other runs. Idle is the rest of the window. What passes between one kernel's end
+and the next one's beginning to work, which already waits for it, is so not idle but a part of the
+latter's exclusive time: what it takes longer there than on its own, in kernels.jsonl.
 
 A step is what lies between the starts of two launches of a large graph, so a recorded decode step
 with the copies and sampling around it; small graphs are those that take under half as long as the
@@ -166,17 +168,23 @@ def steady(starts: list[int]) -> list[int]:
 
 
 def by_kernel(records: list[Record], start: int, end: int, steps: int) -> list[dict]:
-    spent, calls = defaultdict(int), defaultdict(int)
-    for r in records:
+    spent, alone, calls = defaultdict(int), defaultdict(int), defaultdict(int)
+    latest = start  # end of those that began before
+    for r in sorted(records, key=lambda r: (r.start, r.end)):
         if start <= r.start < end:
             spent[r.name] += r.end - r.start
+            alone[r.name] += max(0, r.end - max(r.start, latest))
             calls[r.name] += 1
+        latest = max(latest, r.end)
     window = end - start
     return [
         {
             "name": name,
             "calls_per_step": calls[name] / steps,
             "us_per_step": ns / steps / 1e3,
+            # After all that began earlier had ended: what a step would be shorter by without it, the
+            # wait for the others' end included, which is to be compared with what it takes alone.
+            "us_exclusive_per_step": alone[name] / steps / 1e3,
             "percent": 100 * ns / window,
         }
         for name, ns in sorted(spent.items(), key=lambda item: (-item[1], item[0]))
@@ -281,11 +289,15 @@ def markdown(s: dict, notes: dict[str, int]) -> str:
         )
     if missing := ", ".join(f"{word} {number}" for word, number in notes.items() if number):
         lines.append(f"Records that are not in the file: {missing}.")
-    lines += ["", "| kernel | a step | us a step | % of the step |", "| --- | ---: | ---: | ---: |"]
+    lines += [
+        "",
+        "| kernel | a step | us a step | exclusive | % of the step |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
     for k in s["kernels"][:LISTED]:
         lines.append(
             f"| `{k['name']}` | {k['calls_per_step']:.1f} | {k['us_per_step']:.1f} "
-            f"| {k['percent']:.1f} |"
+            f"| {k['us_exclusive_per_step']:.1f} | {k['percent']:.1f} |"
         )
     lines += [
         "",

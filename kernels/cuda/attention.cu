@@ -200,17 +200,17 @@ __device__ __forceinline__ void StoreSplit(const AttentionParams& p, const Work&
 
 // Whether this block is the last of its piece: the others' partial results are there.
 __device__ bool IsLastOfPiece(const AttentionParams& p, const Work& work, int splits, int* shared) {
-  __threadfence();
   __syncthreads();
   if (threadIdx.x == 0) {
+    __threadfence();  // for all, as it lies between barriers
     const int counters = p.args.step.shape.kv_heads * p.plan.row_tiles;
     int* const arrived = p.plan.arrived + static_cast<int64_t>(work.unit.partial) * counters +
                          work.kv_head * p.plan.row_tiles + work.row_tile;
     *shared = atomicAdd(arrived, 1) == splits - 1;
     if (*shared) *arrived = 0;  // for the next layer
+    __threadfence();
   }
   __syncthreads();
-  __threadfence();
   return *shared != 0;
 }
 

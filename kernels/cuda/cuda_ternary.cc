@@ -89,7 +89,10 @@ StatusOr<TernaryMatrix> CudaOps::Place(TernaryMatrix host) {
 }
 
 TernaryPlan CudaOps::PlanOf(const TernaryLinearArgs& args) const {
-  TernaryPlan plan = ChooseTernaryPlan(device_->traits(), args);
+  DeviceTraits traits = device_->traits();
+  traits.wgmma = traits.wgmma && options_.ternary_wgmma.value_or(true);
+  TernaryPlan plan = ChooseTernaryPlan(traits, args);
+  if (traits.wgmma && options_.ternary_wgmma) plan = {.path = TernaryPath::kWgmma};
   if (plan.path == TernaryPath::kWgmma) return plan;
   if (options_.ternary_row_blocks > 0 && !args.gated) {
     plan.row_blocks = std::min(options_.ternary_row_blocks, 2);

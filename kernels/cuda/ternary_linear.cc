@@ -41,9 +41,10 @@ int64_t TileBytes(const TernaryLinearArgs& p, const TernaryPlan& plan) {
 // Bytes that go through the multiprocessor that has most to do, which at these numbers of tokens
 // is what takes the time: weights and activations come from the L2 at about 42 bytes a nanosecond
 // for each multiprocessor (of an H200: 5.5 TB/s in all). Handing over, which is to write sums,
-// tell, be told and read them, takes about 1.2 microseconds and the sums' own bytes.
+// tell, be told and read them, is three ways to the L2 and back, about 2.1 microseconds, and the
+// sums' own bytes.
 int64_t CostOf(const DeviceTraits& device, const TernaryLinearArgs& p, const TernaryPlan& plan) {
-  constexpr int64_t kHandOverBytes = 48 << 10;
+  constexpr int64_t kHandOverBytes = 88 << 10;
   const int32_t tokens = MmaTileTokens(p);
   const int64_t rows = kFragmentRows * plan.row_blocks * MmaRowWarps(tokens, false);
   const int64_t cols = std::min<int64_t>(RoundUp(p.cols, kFragmentCols),

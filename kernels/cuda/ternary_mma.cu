@@ -37,7 +37,8 @@ struct Tile {
   static constexpr int kWarpBlocks = kStageBlocks / kSplit;  // of a stage, a warp's
   // Blocks of weights that a warp has asked for ahead of time. An H200 wants about 25 KiB of them
   // on their way to every multiprocessor, of which few rows give each but one block of threads.
-  static constexpr int kAhead = kTokens <= 16 && kRowBlocks == 1 ? 8 : 4;
+  static constexpr int kAhead =
+      kRowBlocks == 1 && (kTokens <= 16 || (kTokens == 32 && !kGrouped)) ? 8 : 4;
   static constexpr int kTokenTiles = kTokens / 8;
   static constexpr int kTogether = kTilesTogether<kTokenTiles>;
 };
@@ -266,13 +267,18 @@ __device__ bool AddBlocks(const TernaryLinearArgs& p, int warp_row, Accumulators
   for (int n = 0; n < kTiles; ++n) {
     sums[(own_block * kTiles + n) * 32] = {own[n][0], own[n][1], own[n][2], own[n][3]};
   }
-  // All lanes' sums are there for whoever learns of them from the counter.
-  __threadfence();
+  // Fences of the lane that counts, between barriers of the warp, are all lanes': their sums are
+  // there for whoever learns of them from the counter, and so are the others' for them.
   __syncwarp();
   int before = 0;
-  if (lane == 0) before = atomicAdd(counter, 1);
-  if (__shfl_sync(kFullWarp, before, 0) != blocks - 1) return false;
-  __threadfence();
+  if (lane == 0) {
+    __threadfence();
+    before = atomicAdd(counter, 1);
+    __threadfence();
+  }
+  before = __shfl_sync(kFullWarp, before, 0);
+  __syncwarp();
+  if (before != blocks - 1) return false;
   // Nobody counts any more; the next launch that does waits for the end of this one.
   if (lane == 0) *counter = 0;
 #pragma unroll 1

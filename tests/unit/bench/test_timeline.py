@@ -104,8 +104,14 @@ def test_a_steady_decode():
     assert s["overlap_percent"] == pytest.approx(5)
     assert s["records_per_step"] == 5
     assert s["kernels"][0] == {
-        "name": "a", "calls_per_step": 1.0, "us_per_step": 0.3, "percent": pytest.approx(30)
+        "name": "a", "calls_per_step": 1.0, "us_per_step": 0.3, "us_exclusive_per_step": 0.3,
+        "percent": pytest.approx(30),
     }  # fmt: skip
+    # All that runs is somebody's, and what overlaps is that of whoever began first.
+    exclusive = {k["name"]: k["us_exclusive_per_step"] for k in s["kernels"]}
+    assert sum(exclusive.values()) == pytest.approx(s["busy_us"])
+    overlap = sum(k["us_per_step"] - exclusive[k["name"]] for k in s["kernels"])
+    assert overlap == pytest.approx(s["overlap_percent"] / 100)
     assert s["gaps"][0]["after"] == "b" and s["gaps"][0]["before"] == "c"
     assert s["gaps"][0]["us_largest"] == pytest.approx(0.1)
     assert sum(g["percent"] for g in s["gaps"]) == pytest.approx(s["idle_percent"])

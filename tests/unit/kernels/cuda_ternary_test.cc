@@ -315,9 +315,9 @@ TEST(CudaTernaryLinear, FewRowsAreSplitWhereThatPays) {
                                    {{6912, 6912}, 2560, true, "2/1 2/1 2/1 2/1 2/1 "},
                                    {{2560}, 6912, false, "1/1 1/1 1/1 2/3 2/3 "},
                                    {{4096, 1024, 1024}, 4096, false, "1/1 1/1 2/1 2/1 2/1 "},
-                                   {{4096}, 4096, false, "1/1 1/1 1/1 1/1 2/2 "},
+                                   {{4096}, 4096, false, "1/1 1/1 1/1 1/1 1/1 "},
                                    {{14336, 14336}, 4096, true, "2/1 2/1 2/1 2/1 2/1 "},
-                                   {{4096}, 14336, false, "1/1 1/1 2/2 2/2 2/2 "}};
+                                   {{4096}, 14336, false, "1/1 1/1 1/1 2/2 2/2 "}};
   for (const Case& c : cases) {
     cuda::TernaryLinearArgs args = {};
     args.cols = c.cols;
