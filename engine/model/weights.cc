@@ -39,9 +39,8 @@ Status PlaceLayer(Ops<F>& ops, LayerWeights& layer) {
     STERNA_RETURN_IF_ERROR(linear->bias.Place(ops));
     STERNA_RETURN_IF_ERROR(linear->in_norm.Place(ops));
   }
-  for (WeightVector* norm :
-       {&layer.input_norm, &layer.q_norm, &layer.k_norm, &layer.attn_sub_norm,
-        &layer.post_attention_norm, &layer.ffn_sub_norm}) {
+  for (WeightVector* norm : {&layer.input_norm, &layer.q_norm, &layer.k_norm, &layer.attn_sub_norm,
+                             &layer.post_attention_norm, &layer.ffn_sub_norm}) {
     STERNA_RETURN_IF_ERROR(norm->Place(ops));
   }
   return absl::OkStatus();
