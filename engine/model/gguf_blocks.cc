@@ -33,8 +33,9 @@ void DecodeQ8_0(const uint8_t* in, float* out) {
 }
 
 // Q4_0, 32 values in 18 bytes:
-//                               bits 7..4     3..0
-//   fp16 scale | 16 bytes, byte b = | q[b + 16] | q[b] |     value j = scale * (q[j] - 8)
+//                               bits 7 .. 4     3 .. 0
+//   fp16 scale | 16 bytes, byte b = | q[b + 16] | q[b]   |
+// value j = scale * (q[j] - 8), q in [0, 15]
 void DecodeQ4_0(const uint8_t* in, float* out) {
   const float scale = LoadHalf(in);
   for (int b = 0; b < 16; ++b) {
