@@ -1,0 +1,64 @@
+// Decodes ternary GGUF tensors to the codes and scales that are in the file, and puts them into the
+// matrices that kernels multiply with.
+// Source: TQ1_0, TQ2_0 and Q2_0: ggml (ggml-common.h, ggml-quants.c; Q2_0 in groups of 128:
+// PrismML's fork of it); I2_S: BitNet (src/ggml-bitnet-mad.cpp), as its x86 builds write it.
+//
+// I2_S comes in several layouts, and files do not say which. Other builds permute the weights
+// within a tensor; their codes are as many of each kind, so that no check here can tell them from
+// x86's. What is told: codes that no ternary weight has, and balances that no trained weights have.
+//
+// Thread contract: free functions, and a reader that is immutable; const access from many threads
+// is fine.
+#ifndef STERNA_ENGINE_MODEL_GGUF_TERNARY_H_
+#define STERNA_ENGINE_MODEL_GGUF_TERNARY_H_
+
+#include <cstdint>
+#include <span>
+
+#include "base/status.h"
+#include "engine/model/gguf.h"
+#include "kernels/ternary_format.h"
+
+namespace sterna {
+
+// Whether GgufTernaryReader reads `type`.
+bool IsTernaryGgufType(GgufTensorType type);
+
+// Reads rows of one tensor, which must outlive it.
+class GgufTernaryReader {
+ public:
+  // Unimplemented for a type that is not ternary. DataLoss for an I2_S tensor whose scale is not
+  // finite or negative.
+  static StatusOr<GgufTernaryReader> Make(const GgufTensor& tensor);
+
+  const GgufTensor& tensor() const { return *tensor_; }
+  // Columns that share a scale: 256 of TQ1_0 and TQ2_0, 64 or 128 of Q2_0; of I2_S, which has one
+  // scale for the tensor, all.
+  int64_t group_size() const { return group_size_; }
+  int64_t num_groups() const { return tensor_->cols / group_size_; }
+
+  // Row `row` < tensor().rows as the file has it: its codes, w + 1 in {0, 1, 2}, into `codes`
+  // [cols], and the scale of each group, which multiplies, into `scales` [num_groups()].
+  // DataLoss, with the place, for code 3, a TQ1_0 byte that stands for no weights, and a scale that
+  // is not finite or negative.
+  Status ReadRow(int64_t row, std::span<uint8_t> codes, std::span<float> scales) const;
+
+ private:
+  GgufTernaryReader(const GgufTensor& tensor, int64_t group_size, float tensor_scale)
+      : tensor_(&tensor), group_size_(group_size), tensor_scale_(tensor_scale) {}
+
+  const GgufTensor* tensor_;
+  int64_t group_size_;
+  float tensor_scale_;  // of I2_S
+};
+
+// The whole tensor as a matrix [rows, cols], with scales for the tensor, for rows or for groups:
+// the coarsest that says exactly the same. A group of zeros goes with any scale, as writers give it
+// 0; and one of scale 0 is a group of zeros. Errors of the reader, and DataLoss when the weights of
+// an I2_S tensor are so unbalanced that they cannot be what they seem. Memory: the matrix and
+// [rows, num_groups] floats on the way.
+StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor);
+
+}  // namespace sterna
+
+#endif  // STERNA_ENGINE_MODEL_GGUF_TERNARY_H_
