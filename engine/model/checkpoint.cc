@@ -22,17 +22,21 @@ namespace {
 
 constexpr int kMaxLoadThreads = 8;
 
+// How messages name what config.json has of family C.
+constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
+
+bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
+
 StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfig& config,
                                           const std::string& name, int64_t rows, int64_t cols,
                                           bool has_bias, const std::string& bias_field) {
   TernaryLinearWeights linear;
   const std::string scale_name = name + ".weight_scale";
-  if (config.family == CheckpointFamily::kBitNetLatent) {
+  if (config.family == CheckpointFamily::kBitNetLatent || IsFamilyC(config)) {
     if (reader.Has(scale_name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("config.json says quantization_mode online, where scales are computed, but "
-                       "the checkpoint has tensor '",
-                       scale_name, "'"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config.json says ", IsFamilyC(config) ? kFamilyCSigns : "quantization_mode online",
+          ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
     }
     STERNA_ASSIGN_OR_RETURN(linear.w, ReadLatent(reader, name + ".weight", rows, cols));
   } else {
@@ -49,8 +53,17 @@ StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfi
 
 std::string LayerPrefix(int64_t layer) { return absl::StrCat("model.layers.", layer, "."); }
 
-StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config, int64_t number,
-                                 bool sub_norms) {
+// Names of the norms in front of o_proj and of down_proj, within a layer.
+struct SubNormNames {
+  const char* attention;  // [heads * head_dim]
+  const char* ffn;        // [ffn]
+};
+constexpr SubNormNames kBitNetSubNorms = {"self_attn.attn_sub_norm.weight",
+                                          "mlp.ffn_sub_norm.weight"};
+constexpr SubNormNames kFamilyCSubNorms = {"self_attn.inner_attn_ln.weight",
+                                           "mlp.ffn_layernorm.weight"};
+
+StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config, int64_t number) {
   const std::string prefix = LayerPrefix(number);
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_size;
@@ -76,49 +89,54 @@ StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config
   STERNA_ASSIGN_OR_RETURN(layer.gate, mlp("gate", ffn, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.up, mlp("up", ffn, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.down, mlp("down", hidden, ffn));
-  if (sub_norms) {
+  if (config.has_sub_norms()) {
+    const SubNormNames& names = IsFamilyC(config) ? kFamilyCSubNorms : kBitNetSubNorms;
     STERNA_ASSIGN_OR_RETURN(layer.attn_sub_norm,
-                            reader.Vector(prefix + "self_attn.attn_sub_norm.weight", heads));
+                            reader.Vector(absl::StrCat(prefix, names.attention), heads));
     STERNA_ASSIGN_OR_RETURN(layer.ffn_sub_norm,
-                            reader.Vector(prefix + "mlp.ffn_sub_norm.weight", ffn));
+                            reader.Vector(absl::StrCat(prefix, names.ffn), ffn));
   }
   return layer;
 }
 
-// Whether the layers have sub-norms: all of them, or none, and as the config's model type says.
-StatusOr<bool> HasSubNorms(const SafetensorsCheckpoint& tensors, const ModelConfig& config) {
-  int64_t found = 0;
-  std::string present;
-  std::string absent;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const char* name : {"self_attn.attn_sub_norm.weight", "mlp.ffn_sub_norm.weight"}) {
-      const std::string full = LayerPrefix(layer) + name;
-      const bool has = tensors.Find(full) != nullptr;
-      found += has ? 1 : 0;
-      std::string& example = has ? present : absent;
-      if (example.empty()) example = full;
+// That the layers have the sub-norms which the config implies: all of them, and none by another
+// family's names.
+Status CheckSubNorms(const SafetensorsCheckpoint& tensors, const ModelConfig& config) {
+  const bool family_c = IsFamilyC(config);
+  std::vector<std::string> wrong;  // "lacks ..." and "has ...", the first of each kind
+  const auto check = [&](const SubNormNames& names, bool wanted) {
+    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+      for (const char* name : {names.attention, names.ffn}) {
+        const std::string full = absl::StrCat(LayerPrefix(layer), name);
+        if ((tensors.Find(full) != nullptr) == wanted) continue;
+        wrong.push_back(absl::StrCat(wanted ? "lacks '" : "has '", full, "'"));
+        return;
+      }
     }
-  }
-  const bool wanted = config.model_type == "bitnet";
-  if (found == (wanted ? 2 * config.num_layers : 0)) return wanted;
+  };
+  check(kBitNetSubNorms, config.has_sub_norms() && !family_c);
+  check(kFamilyCSubNorms, family_c);
+  if (wrong.empty()) return absl::OkStatus();
+  const SubNormNames& names = family_c ? kFamilyCSubNorms : kBitNetSubNorms;
   return absl::InvalidArgumentError(absl::StrCat(
-      "config.json says model_type ", config.model_type, ", whose ", config.num_layers,
-      " layers have ", wanted ? "two sub-norms each" : "no sub-norms", ", but ", tensors.path(),
-      wanted ? absl::StrCat(" lacks '", absent, "'") : absl::StrCat(" has '", present, "'"), " (",
-      found, " sub-norms in all)"));
+      "config.json says ",
+      family_c ? kFamilyCSigns : absl::StrCat("model_type ", config.model_type), ", whose ",
+      config.num_layers, " layers have ",
+      config.has_sub_norms() ? absl::StrCat(names.attention, " and ", names.ffn, " each")
+                             : "no sub-norms",
+      ", but ", tensors.path(), " ", absl::StrJoin(wrong, " and ")));
 }
 
 // All layers, a few at a time; the error of the first layer that has one.
-Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& config, bool sub_norms,
-                  ThreadPool& pool, std::vector<LayerWeights>& layers,
-                  std::set<std::string>& used) {
+Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& config, ThreadPool& pool,
+                  std::vector<LayerWeights>& layers, std::set<std::string>& used) {
   const size_t count = static_cast<size_t>(config.num_layers);
   layers.resize(count);
   std::vector<TensorReader> readers(count, TensorReader(tensors));
   std::vector<Status> statuses(count);
   pool.ParallelFor(config.num_layers, [&](int64_t i) {
     const auto n = static_cast<size_t>(i);
-    StatusOr<LayerWeights> layer = ReadLayer(readers[n], config, i, sub_norms);
+    StatusOr<LayerWeights> layer = ReadLayer(readers[n], config, i);
     statuses[n] = layer.status();
     if (layer.ok()) layers[n] = *std::move(layer);
   });
@@ -263,9 +281,9 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOpti
   STERNA_RETURN_IF_ERROR(AddShortlist(head, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
-  STERNA_ASSIGN_OR_RETURN(const bool sub_norms, HasSubNorms(tensors, config));
+  STERNA_RETURN_IF_ERROR(CheckSubNorms(tensors, config));
   std::set<std::string> used(reader.used().begin(), reader.used().end());
-  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, sub_norms, pool, weights.layers, used));
+  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, pool, weights.layers, used));
   STERNA_RETURN_IF_ERROR(CheckUnused(tensors, config, used));
   weights.mapped_files =
       std::move(tensors).TakeFilesOf({weights.embedding.data, weights.head.data});

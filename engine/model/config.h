@@ -17,9 +17,10 @@ enum class CheckpointFamily {
   kBitNetPacked,  // A: U8 packed, weight_scale multiplies (autobitlinear, offline)
   kBitNetLatent,  // A': BF16 latent weights, quantised at load (autobitlinear, online)
   kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
+  kInnerNorms,    // C: F16 or F32 latent weights, quantised at load (weight_bits 1, input_bits 8)
 };
 
-// "A", "A'", "B": how docs and messages call them.
+// "A", "A'", "B", "C": how docs and messages call them.
 std::string_view FamilyName(CheckpointFamily family);
 
 enum class RopeScaling { kNone, kLinear, kLlama3 };
@@ -57,6 +58,12 @@ struct ModelConfig {
   double linear_rms_norm_eps = 1e-6;  // with this eps, not rms_norm_eps
   // Generation ends on these: the union of config, generation config and tokenizer config.
   std::vector<int32_t> eos_token_ids;
+
+  // Whether each layer has two more norms, in front of o_proj and of down_proj: the sub-norms of
+  // model_type bitnet, which family C calls inner_attn_ln and ffn_layernorm.
+  bool has_sub_norms() const {
+    return model_type == "bitnet" || family == CheckpointFamily::kInnerNorms;
+  }
 };
 
 // Reads config.json (and generation_config.json, tokenizer_config.json where present for the stop
