@@ -27,18 +27,27 @@ constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
 
 bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
 
+// What in config.json makes scales something that is computed at load.
+std::string_view SignsOfComputedScales(const ModelConfig& config) {
+  if (IsFamilyC(config)) return kFamilyCSigns;
+  return config.family == CheckpointFamily::kUnpacked ? "no quantization_config (family D)"
+                                                      : "quantization_mode online";
+}
+
 StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfig& config,
                                           const std::string& name, int64_t rows, int64_t cols,
                                           bool has_bias, const std::string& bias_field) {
   TernaryLinearWeights linear;
   const std::string scale_name = name + ".weight_scale";
-  if (config.family == CheckpointFamily::kBitNetLatent || IsFamilyC(config)) {
+  if (config.family != CheckpointFamily::kBitNetPacked &&
+      config.family != CheckpointFamily::kBitLinear) {
     if (reader.Has(scale_name)) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "config.json says ", IsFamilyC(config) ? kFamilyCSigns : "quantization_mode online",
+          "config.json says ", std::string(SignsOfComputedScales(config)),
           ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
     }
-    STERNA_ASSIGN_OR_RETURN(linear.w, ReadLatent(reader, name + ".weight", rows, cols));
+    const auto read = config.family == CheckpointFamily::kUnpacked ? ReadUnpacked : ReadLatent;
+    STERNA_ASSIGN_OR_RETURN(linear.w, read(reader, name + ".weight", rows, cols));
   } else {
     STERNA_ASSIGN_OR_RETURN(linear.w, ReadPacked(reader, name + ".weight", rows, cols));
     STERNA_ASSIGN_OR_RETURN(const double scale, ReadWeightScale(reader, scale_name));

@@ -147,10 +147,11 @@ Status ReadFamilyC(const Fields& fields, ModelConfig& config) {
 
 // Refuses what looks like a ternary model of a kind that is not loaded yet, by its own name, before
 // the checks of single fields would complain of something beside the point.
-Status CheckKind(const Json& config, const Fields& fields, const std::string& path) {
+Status CheckKind(const Fields& fields, const std::string& path) {
   constexpr char kLoaded[] =
       "; loaded are the packed and latent BitNet families A and A' (model_type bitnet), B "
-      "(model_type llama with quant_method bitnet) and C (BitnetForCausalLM with weight_bits 1)";
+      "(model_type llama with quant_method bitnet), C (BitnetForCausalLM with weight_bits 1) and D "
+      "(model_type llama without quantization_config)";
   const auto refuse = [&](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat(path, " describes ", what, kLoaded));
   };
@@ -161,12 +162,11 @@ Status CheckKind(const Json& config, const Fields& fields, const std::string& pa
                                " model (family E is ternary in groups, stored as GGUF Q2_0)"));
   }
   STERNA_RETURN_IF_ERROR(fields.Choice("model_type", {"bitnet", "llama"}).status());
-  if (!config.contains("quantization_config") || config["quantization_config"].is_null()) {
-    return refuse(
-        "a model without quantization_config: full precision, or family D (TriLM: "
-        "ternary values unpacked to fp16)");
+  const Json* quantization = fields.Find("quantization_config");
+  if (quantization == nullptr && *model_type == "bitnet") {
+    return refuse("a model of model_type bitnet without quantization_config");
   }
-  if (!config["quantization_config"].is_object()) {
+  if (quantization != nullptr && !quantization->is_object()) {
     return fields.Error("quantization_config", "must be an object");
   }
   return absl::OkStatus();
@@ -401,6 +401,8 @@ std::string_view FamilyName(CheckpointFamily family) {
       return "B";
     case CheckpointFamily::kInnerNorms:
       return "C";
+    case CheckpointFamily::kUnpacked:
+      return "D";
   }
   return "unknown";
 }
@@ -438,10 +440,15 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   if (HasSignsOfFamilyC(fields)) {
     STERNA_RETURN_IF_ERROR(ReadFamilyC(fields, config));
   } else {
-    STERNA_RETURN_IF_ERROR(CheckKind(object, fields, path));
+    STERNA_RETURN_IF_ERROR(CheckKind(fields, path));
     config.model_type = object["model_type"].get<std::string>();
-    STERNA_RETURN_IF_ERROR(ReadQuantization(
-        Fields(object["quantization_config"], path, "quantization_config."), config));
+    if (fields.Has("quantization_config")) {
+      STERNA_RETURN_IF_ERROR(ReadQuantization(
+          Fields(object["quantization_config"], path, "quantization_config."), config));
+    } else {
+      // Ternary values or full precision: only the weights can tell.
+      config.family = CheckpointFamily::kUnpacked;
+    }
   }
   STERNA_RETURN_IF_ERROR(ReadSizes(fields, config));
   STERNA_RETURN_IF_ERROR(ReadRope(fields, path, config));

@@ -18,9 +18,10 @@ enum class CheckpointFamily {
   kBitNetLatent,  // A': BF16 latent weights, quantised at load (autobitlinear, online)
   kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
   kInnerNorms,    // C: F16 or F32 latent weights, quantised at load (weight_bits 1, input_bits 8)
+  kUnpacked,      // D: F16, BF16 or F32 values that are ternary already (no quantization_config)
 };
 
-// "A", "A'", "B", "C": how docs and messages call them.
+// "A", "A'", "B", "C", "D": how docs and messages call them.
 std::string_view FamilyName(CheckpointFamily family);
 
 enum class RopeScaling { kNone, kLinear, kLlama3 };

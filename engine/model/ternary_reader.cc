@@ -48,6 +48,29 @@ double AbsSum(std::span<const float> x) {
   return sum;
 }
 
+// Sets codes [cols] to those of a ternary row and returns its scale, 0 when it is all zero.
+StatusOr<float> RecoverRow(const std::string& name, const TensorView& view, int64_t number,
+                           std::span<const float> row, std::span<uint8_t> codes) {
+  float scale = 0;
+  for (size_t c = 0; c < row.size(); ++c) {
+    const float magnitude = std::abs(row[c]);
+    if (!std::isfinite(magnitude)) {
+      return absl::DataLossError(absl::StrCat(view.file, ": tensor '", name, "' holds ", row[c],
+                                              " in row ", number, ", but must be finite"));
+    }
+    if (scale == 0) scale = magnitude;
+    if (magnitude != 0 && magnitude != scale) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(view.file, ": tensor '", name, "' holds the magnitudes ", scale, " and ",
+                       magnitude, " in row ", number,
+                       ", but without quantization_config (family D) the values of a row "
+                       "must be -s, 0 and s: weights in full precision are not supported"));
+    }
+    codes[c] = static_cast<uint8_t>(1 + (row[c] > 0 ? 1 : 0) - (row[c] < 0 ? 1 : 0));
+  }
+  return scale;
+}
+
 }  // namespace
 
 StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name, int64_t rows,
@@ -111,6 +134,31 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
     w.SetRowCodes(r, codes, 0);
   }
   w.SetTensorScale(1.0 / inverse_scale);
+  MappedFile::Forget(view->bytes);
+  return w;
+}
+
+StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& name, int64_t rows,
+                                     int64_t cols) {
+  STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.GetFloat(name, {rows, cols}));
+  TernaryMatrix w(rows, cols);
+  std::vector<float> row(static_cast<size_t>(cols));
+  std::vector<uint8_t> codes(static_cast<size_t>(cols));
+  std::vector<float> scales(static_cast<size_t>(rows));
+  for (int64_t r = 0; r < rows; ++r) {
+    ReadFloats(*view, r * cols, row);
+    STERNA_ASSIGN_OR_RETURN(scales[static_cast<size_t>(r)], RecoverRow(name, *view, r, row, codes));
+    w.SetRowCodes(r, codes, 0);
+  }
+  const float largest = *std::ranges::max_element(scales);
+  if (largest == 0) return AllZero(name, *view);
+  // A row of zeros has no scale of its own, and any gives the same.
+  std::ranges::replace(scales, 0.0f, largest);
+  if (*std::ranges::min_element(scales) == largest) {
+    w.SetTensorScale(largest);
+  } else {
+    w.SetRowScales(scales);
+  }
   MappedFile::Forget(view->bytes);
   return w;
 }

@@ -19,8 +19,8 @@ rotary tables, softmax and quantisation whatever the model's type is. Here those
 with `torch.float32`, `torch.float` and `Tensor.float()` meaning float64 to them; a dispatch hook
 fails the run should any operation still produce a narrower float.
 
-golden_rules.py says when a seed is rejected and the next tried. Family C, which Transformers does not
-know, has make_family_c_goldens.py.
+golden_rules.py says when a seed is rejected and the next tried. Families C and D have
+make_numpy_goldens.py.
 
 Transformers 5.9 to 5.13 must not be used: on CPU they unpack the code of -1 as 255.
 """

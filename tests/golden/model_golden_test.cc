@@ -1,7 +1,8 @@
 // Whole models against Transformers (DESIGN "Numerics contract", c): the float64 reference equals
 // Transformers in float64, and the CPU backend stays close to the float64 reference.
-// tests/golden/make_model_goldens.py makes the checkpoints and their golden logits; those of family
-// C, which Transformers does not have, come with logits of make_family_c_goldens.py's own.
+// tests/golden/make_model_goldens.py makes the checkpoints and their golden logits; those of
+// families C and D, which Transformers does not compute so, have logits of make_numpy_goldens.py's
+// own.
 
 #include <gtest/gtest.h>
 
@@ -72,7 +73,7 @@ TEST(ModelGoldenTest, Float64ReferenceEqualsTheGoldens) {
     std::printf("%-60s max error %.1e of the largest logit %.1f\n", dir.c_str(), error / largest,
                 largest);
   }
-  EXPECT_EQ(families, (std::set<std::string>{"A", "A'", "B", "C"}));
+  EXPECT_EQ(families, (std::set<std::string>{"A", "A'", "B", "C", "D"}));
 }
 
 // How far the CPU backend may be from the float64 reference. K/V in f16 is one more rounding, which
@@ -90,7 +91,7 @@ struct Drift {
 constexpr Drift kDrifts[] = {
     {HeadType::kAsStored, KvType::kFull, "K/V f32", 1e-3, 0.98, 0.002},
     {HeadType::kAsStored, KvType::kF16, "K/V f16", 5e-3, 0.96, 0.005},
-    {HeadType::kAsStored, KvType::kI8, "K/V int8", 1e-2, 0.945, 0.01},
+    {HeadType::kAsStored, KvType::kI8, "K/V int8", 1e-2, 0.95, 0.01},
     {HeadType::kInt8, KvType::kFull, "K/V f32, head int8", 2e-3, 0.97, 0.005},
 };
 

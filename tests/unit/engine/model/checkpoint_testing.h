@@ -54,7 +54,8 @@ inline bool HasLatentWeights(CheckpointFamily family) {
 }
 
 inline const char* FloatTypeOf(CheckpointFamily family) {
-  return family == CheckpointFamily::kInnerNorms ? "F16" : "BF16";
+  return family == CheckpointFamily::kInnerNorms || family == CheckpointFamily::kUnpacked ? "F16"
+                                                                                          : "BF16";
 }
 
 inline void AddLinear(TestCheckpoint& model, CheckpointFamily family, const std::string& name,
@@ -63,6 +64,16 @@ inline void AddLinear(TestCheckpoint& model, CheckpointFamily family, const std:
     std::vector<float> latent(static_cast<size_t>(rows * cols));
     for (float& w : latent) w = static_cast<float>(static_cast<int>(random() % 33) - 16) / 64;
     model.tensors[name + ".weight"] = FloatTensor(FloatTypeOf(family), {rows, cols}, latent);
+    return;
+  }
+  if (family == CheckpointFamily::kUnpacked) {
+    // Two blocks of rows with a scale each.
+    std::vector<float> unpacked(static_cast<size_t>(rows * cols));
+    for (size_t i = 0; i < unpacked.size(); ++i) {
+      const float scale = static_cast<int64_t>(i) < rows / 2 * cols ? 0.375f : 0.5f;
+      unpacked[i] = (static_cast<float>(random() % 3) - 1) * scale;
+    }
+    model.tensors[name + ".weight"] = FloatTensor("F16", {rows, cols}, unpacked);
     return;
   }
   std::vector<uint8_t> packed(static_cast<size_t>(rows / 4 * cols));
@@ -77,7 +88,8 @@ inline void AddLinear(TestCheckpoint& model, CheckpointFamily family, const std:
 
 inline TestCheckpoint MakeTest(CheckpointFamily family) {
   const bool family_c = family == CheckpointFamily::kInnerNorms;
-  const bool llama = family == CheckpointFamily::kBitLinear;
+  const bool llama =
+      family == CheckpointFamily::kBitLinear || family == CheckpointFamily::kUnpacked;
   const int64_t head_dim = HasLatentWeights(family) ? 10 : 12;
   const char* float_type = FloatTypeOf(family);
   TestCheckpoint model;
@@ -96,7 +108,7 @@ inline TestCheckpoint MakeTest(CheckpointFamily family) {
     model.config["architectures"] = {"BitnetForCausalLM"};
     model.config["weight_bits"] = 1;
     model.config["input_bits"] = 8;
-  } else {
+  } else if (family != CheckpointFamily::kUnpacked) {
     model.config["quantization_config"]["quant_method"] = "bitnet";
   }
   if (!llama && !family_c) {

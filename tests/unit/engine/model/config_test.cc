@@ -1,6 +1,5 @@
 #include "engine/model/config.h"
 
-#include <cmath>
 #include <filesystem>
 #include <random>
 
@@ -166,6 +165,16 @@ TEST(ModelConfigTest, RefusesFamilyCThatContradictsItself) {
   }
 }
 
+TEST(ModelConfigTest, ALlamaWithoutQuantizationConfigIsFamilyD) {
+  const auto config = ReadPatched(R"({"quantization_config": null, "attention_bias": true})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kUnpacked);
+  EXPECT_EQ(FamilyName(config->family), "D");
+  EXPECT_FALSE(config->has_sub_norms());
+  EXPECT_FALSE(config->linear_rms_norm);
+  EXPECT_TRUE(config->attention_bias);
+}
+
 TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
   auto config = ReadPatched(R"({"head_dim": 20, "num_key_value_heads": null, "hidden_act": "swish",
       "attention_bias": true, "mlp_bias": true, "rope_theta": null, "eos_token_id": null,
@@ -289,9 +298,11 @@ TEST(ModelConfigTest, RefusesOtherFamiliesByName) {
     const char* message;
   };
   const Case cases[] = {
-      {R"({"quantization_config": null})", "family D"},
+      {R"({"quantization_config": null, "model_type": "bitnet"})",
+       "model_type bitnet without quantization_config; loaded are"},
       {R"({"model_type": "qwen3"})", "a qwen3 model (family E"},
-      {R"({"model_type": "qwen3"})", "and C (BitnetForCausalLM with weight_bits 1)"},
+      {R"({"model_type": "qwen3"})",
+       "C (BitnetForCausalLM with weight_bits 1) and D (model_type llama without"},
       {R"({"model_type": "gpt2"})", "model_type is \\\"gpt2\\\", but supported: bitnet, llama"},
       {R"({"model_type": null})", "model_type is missing"},
   };
@@ -394,42 +405,6 @@ TEST_F(StopTokensTest, BadOnesAreRefusedNamingTheFile) {
   status = ReadModelConfig(dir_.path()).status();
   EXPECT_THAT(status.message(), HasSubstr("tokenizer_config.json: eos_token is"));
   EXPECT_THAT(status.message(), HasSubstr("outside the model's vocabulary of 100"));
-}
-
-TEST(RopeConfigTest, InverseFrequencies) {
-  RopeConfig rope{.theta = 10000.0};
-  const std::vector<double> plain = rope.InverseFrequencies(16);
-  ASSERT_EQ(plain.size(), 8u);
-  for (size_t i = 0; i < plain.size(); ++i) {
-    EXPECT_NEAR(plain[i], std::pow(10.0, -0.5 * static_cast<double>(i)), 1e-15);
-  }
-  rope.scaling = RopeScaling::kLinear;
-  rope.factor = 2.5;
-  const std::vector<double> linear = rope.InverseFrequencies(16);
-  for (size_t i = 0; i < plain.size(); ++i) EXPECT_DOUBLE_EQ(linear[i], plain[i] / 2.5);
-}
-
-TEST(RopeConfigTest, Llama3StretchesSlowPairs) {
-  const RopeConfig rope{.theta = 10000.0,
-                        .scaling = RopeScaling::kLlama3,
-                        .factor = 8.0,
-                        .low_freq_factor = 1.0,
-                        .high_freq_factor = 4.0,
-                        .original_max_positions = 64};
-  // Transformers 5.14.1 with its casts lifted to float64.
-  const double expected[] = {1.0,
-                             0.24438459943539836,
-                             0.013042256043820465,
-                             0.003952847075210474,
-                             0.00125,
-                             0.00039528470752104737,
-                             0.000125,
-                             3.952847075210474e-05};
-  const std::vector<double> frequencies = rope.InverseFrequencies(16);
-  ASSERT_EQ(frequencies.size(), std::size(expected));
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    EXPECT_NEAR(frequencies[i] / expected[i], 1.0, 1e-14) << i;
-  }
 }
 
 // Copies one published config into `dir` under the name config.json; false when it is not there.

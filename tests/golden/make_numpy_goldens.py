@@ -1,15 +1,19 @@
 #!/usr/bin/env python3
-"""Makes the small random checkpoints of family C under tests/golden/data/models and their goldens.
+"""Makes the small random checkpoints of families C and D and their goldens.
 
 Run (seconds; needs numpy only):
 
-    python3 tests/golden/make_family_c_goldens.py [name ...]
+    python3 tests/golden/make_numpy_goldens.py [name ...]
 
 Family C (1bitLLM's bitnet_b1_58 models, docs/formats.md) has an architecture that Transformers does
 not know, so that its forward pass is written out here, from the definition of the format. A
 checkpoint of family A' differs from one of family C in nothing but the names of its norms and its
 activation: before anything is made, this code computes the goldens of family A', which are
 Transformers' own, and must agree with them within 1e-12 of the largest logit.
+
+Family D (TriLM) is a llama to Transformers, which computes it in full precision. Here as in Sterna
+its activations are quantised per token like all the others'. Its weights are on disk as {-s, 0, s},
+with one s for each of a few blocks of rows.
 
 Files are as in make_model_goldens.py, with
         logits_f64 [tokens, vocabulary] F64: the forward pass below in float64
@@ -29,13 +33,16 @@ MODELS = {
                        dtype=np.float16, attention_bias=False, eps=1e-5),
     "c-f32-gqa": dict(hidden=40, ffn=92, heads=4, kv_heads=2, vocab=101, tied=False,
                       dtype=np.float32, attention_bias=True, eps=1e-6),
+    "d-blocks": dict(hidden=48, ffn=96, heads=3, kv_heads=1, vocab=103, tied=False,
+                     dtype=np.float16, attention_bias=False, eps=1e-5, blocks=4),
 }
 LAYERS = 2
 ROPE_THETA = 10000.0
 
 # Where each family has its norms inside the blocks.
 INNER_NORMS = {"C": ("self_attn.inner_attn_ln", "mlp.ffn_layernorm"),
-               "A'": ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm")}
+               "A'": ("self_attn.attn_sub_norm", "mlp.ffn_sub_norm"),
+               "D": (None, None)}
 
 
 # --- safetensors ---------------------------------------------------------------------------------
@@ -87,11 +94,11 @@ class TieWatch:
         self.distance = min(self.distance, np.abs(fraction - 0.5).min().item())
 
 
-class LatentModel:
-    """The forward pass over latent weights, in the float type `dtype`."""
+class TernaryModel:
+    """The forward pass, in the float type `dtype`, over latent weights or those of family D."""
 
     def __init__(self, config, tensors, family, watch, dtype=np.float64):
-        self.config, self.dtype, self.watch = config, dtype, watch
+        self.config, self.family, self.dtype, self.watch = config, family, dtype, watch
         self.inner_attention_norm, self.inner_ffn_norm = INNER_NORMS[family]
         self.tensors = {name: values.astype(dtype) for name, values in tensors.items()}
         self.scales = {}
@@ -100,8 +107,13 @@ class LatentModel:
                 self.quantise_weight(name)
 
     def quantise_weight(self, name):
-        """Leaves {-1, 0, 1} in place of the latent weight, and its scale in `scales`."""
+        """Leaves {-1, 0, 1} in place of the stored weight, and its scale in `scales`."""
         latent = self.tensors[name]
+        if self.family == "D":
+            self.scales[name] = np.abs(latent).max(1)  # of each row
+            self.tensors[name] = np.sign(latent)
+            assert (latent == self.tensors[name] * self.scales[name][:, None]).all()
+            return
         scale = max(np.abs(latent).mean(), 1e-5)
         self.watch.note(latent * (1 / scale))
         self.tensors[name] = np.clip(np.rint(latent * (1 / scale)), -1, 1).astype(self.dtype)
@@ -117,6 +129,9 @@ class LatentModel:
         return y + self.tensors[name + ".bias"] if name + ".bias" in self.tensors else y
 
     def norm(self, name, x):
+        """RMSNorm; x itself where the family has no norm in this place."""
+        if name.endswith("None"):
+            return x
         mean_square = np.square(x).mean(-1, keepdims=True)
         eps = self.config["rms_norm_eps"]
         return (x / np.sqrt(mean_square + eps) * self.tensors[name + ".weight"]).astype(self.dtype)
@@ -155,12 +170,12 @@ class LatentModel:
         for i in range(self.config["num_hidden_layers"]):
             layer = f"model.layers.{i}."
             h = self.attention(layer + "self_attn.", self.norm(layer + "input_layernorm", x))
-            h = self.norm(layer + self.inner_attention_norm, h)
+            h = self.norm(f"{layer}{self.inner_attention_norm}", h)
             x = x + self.linear(layer + "self_attn.o_proj", h)
             h = self.norm(layer + "post_attention_layernorm", x)
             h = self.activation(self.linear(layer + "mlp.gate_proj", h)) * self.linear(
                 layer + "mlp.up_proj", h)
-            h = self.norm(layer + self.inner_ffn_norm, h)
+            h = self.norm(f"{layer}{self.inner_ffn_norm}", h)
             x = x + self.linear(layer + "mlp.down_proj", h)
         tied = self.config["tie_word_embeddings"]
         head = self.tensors["model.embed_tokens.weight" if tied else "lm_head.weight"]
@@ -174,7 +189,8 @@ def check_against_transformers():
     for directory in sorted(OUT.glob("latent-*")):
         config = json.loads((directory / "config.json").read_text())
         golden = json.loads((directory / "golden.json").read_text())
-        model = LatentModel(config, load_tensors(directory / "model.safetensors"), "A'", TieWatch())
+        tensors = load_tensors(directory / "model.safetensors")
+        model = TernaryModel(config, tensors, "A'", TieWatch())
         expected = load_tensors(directory / "golden.safetensors")["logits_f64"]
         error = np.abs(model.logits(golden["tokens"]) - expected).max() / np.abs(expected).max()
         assert error < 1e-12, (directory.name, error)
@@ -184,16 +200,20 @@ def check_against_transformers():
 # --- random checkpoints --------------------------------------------------------------------------
 
 
+def family_of(spec):
+    return "D" if "blocks" in spec else "C"
+
+
 def config_json(spec):
-    """The fields of the published configs, whose model_type is indeed llama."""
-    return {
-        "architectures": ["BitnetForCausalLM"],
+    """The fields of the published configs; the model_type of family C is indeed llama."""
+    c = family_of(spec) == "C"
+    config = {
+        "architectures": ["BitnetForCausalLM" if c else "LlamaForCausalLM"],
         "attention_bias": spec["attention_bias"],
         "bos_token_id": None,
         "eos_token_id": None,
         "hidden_act": "silu",
         "hidden_size": spec["hidden"],
-        "input_bits": 8,
         "intermediate_size": spec["ffn"],
         "max_position_embeddings": 256,
         "model_type": "llama",
@@ -206,8 +226,8 @@ def config_json(spec):
         "tie_word_embeddings": spec["tied"],
         "torch_dtype": spec["dtype"].__name__,
         "vocab_size": spec["vocab"],
-        "weight_bits": 1,
     }
+    return dict(sorted((config | ({"input_bits": 8, "weight_bits": 1} if c else {})).items()))
 
 
 def random_tensors(spec, seed):
@@ -225,8 +245,14 @@ def random_tensors(spec, seed):
 
     def linear(name, rows, cols, gain, bias=False):
         scale = gain * (1.5 / cols) ** 0.5 * random.uniform(0.8, 1.2)
-        # Its scale will be the mean magnitude, 0.8 of the standard deviation.
-        tensors[name + ".weight"] = normal((rows, cols), scale / 0.8)
+        if family_of(spec) == "D":
+            scales = scale * random.uniform(0.7, 1.4, spec["blocks"])
+            rows_of_blocks = np.repeat(scales, rows // spec["blocks"])[:, None].astype(dtype)
+            codes = random.integers(-1, 2, (rows, cols))
+            tensors[name + ".weight"] = (codes * rows_of_blocks).astype(dtype)
+        else:
+            # Its scale will be the mean magnitude, 0.8 of the standard deviation.
+            tensors[name + ".weight"] = normal((rows, cols), scale / 0.8)
         if bias:
             tensors[name + ".bias"] = normal(rows, 0.2)
 
@@ -239,11 +265,13 @@ def random_tensors(spec, seed):
         for name, heads in (("q", "heads"), ("k", "kv_heads"), ("v", "kv_heads"), ("o", "heads")):
             linear(f"{attention}{name}_proj", spec[heads] * head_dim, hidden,
                    1.6 if name in "qk" else 1.0, spec["attention_bias"])
-        norm(attention + "inner_attn_ln", hidden)
+        if family_of(spec) == "C":
+            norm(attention + "inner_attn_ln", hidden)
         norm(f"model.layers.{i}.post_attention_layernorm", hidden)
         for name in ("gate", "up"):
             linear(f"{mlp}{name}_proj", ffn, hidden, 1.2)
-        norm(mlp + "ffn_layernorm", ffn)
+        if family_of(spec) == "C":
+            norm(mlp + "ffn_layernorm", ffn)
         linear(mlp + "down_proj", hidden, ffn, 1.5)
     norm("model.norm", hidden)
     if not spec["tied"]:
@@ -258,7 +286,7 @@ def make_golden(_name, spec, directory, seed):
     save_tensors(directory / "model.safetensors", random_tensors(spec, seed))
     tensors = load_tensors(directory / "model.safetensors")
     watch = TieWatch()
-    model = LatentModel(config, tensors, "C", watch)
+    model = TernaryModel(config, tensors, family_of(spec), watch)
     tokens = np.random.default_rng(seed + 1).integers(0, spec["vocab"], PROMPT_TOKENS).tolist()
     reason = why_rejected(lambda fed: model.logits(fed)[-1].tolist(), tokens, watch)
     if reason:
@@ -267,10 +295,10 @@ def make_golden(_name, spec, directory, seed):
     fed = tokens[:-1]  # its last logits choose the last greedy token
     logits = model.logits(fed)
     assert logits.argmax(-1)[PROMPT_TOKENS - 1:].tolist() == greedy
-    single = LatentModel(config, tensors, "C", TieWatch(), np.float32).logits(fed)
+    single = TernaryModel(config, tensors, family_of(spec), TieWatch(), np.float32).logits(fed)
     save_tensors(directory / "golden.safetensors", {"logits_f64": logits, "logits_f32": single})
     golden = {
-        "family": "C", "seed": seed, "tokens": fed, "prompt_tokens": PROMPT_TOKENS,
+        "family": family_of(spec), "seed": seed, "tokens": fed, "prompt_tokens": PROMPT_TOKENS,
         "greedy": greedy, "distinct_greedy": len(set(greedy)),
         "max_abs_logit": np.abs(logits).max().item(), "closest_tie": watch.distance,
         "f32_top1_agreement": (single.argmax(-1) == logits.argmax(-1)).mean().item(),
