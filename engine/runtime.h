@@ -39,7 +39,7 @@ struct RuntimeOptions {
 
 // What GetModel, /v1/models and `inspect` tell of the model.
 struct ModelInfo {
-  std::string family;        // "A", "A'", "B"
+  std::string family;        // "A", "A'", "B", "C", "D"
   std::string architecture;  // config.json's model_type
   std::string device;        // Ops::Name()
   int64_t parameters = 0;    // ternary and dense together

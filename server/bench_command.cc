@@ -240,7 +240,7 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config, const Ops<float>& ops
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
   }
   STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
-  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.model_type == "bitnet", head);
+  ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.has_sub_norms(), head);
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
 

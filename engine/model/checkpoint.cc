@@ -1,8 +1,6 @@
 // LoadCheckpoint: from the tensors of a model directory to ModelWeights. docs/formats.md tells what
 // is read and how it is decided.
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <cstring>
 #include <set>
 #include <thread>
@@ -15,217 +13,25 @@
 #include "base/thread_pool.h"
 #include "engine/model/json_text.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/tensor_reader.h"
+#include "engine/model/ternary_reader.h"
 #include "engine/model/weights.h"
-#include "kernels/bfloat16.h"
-#include "kernels/half_float.h"
 
 namespace sterna {
 namespace {
 
 constexpr int kMaxLoadThreads = 8;
-constexpr int64_t kRowsPerByte = 4;  // of the packed form
 
-bool IsFloat(TensorType type) {
-  return type == TensorType::kBf16 || type == TensorType::kF16 || type == TensorType::kF32;
-}
+// How messages name what config.json has of family C.
+constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
 
-int64_t FloatBytes(TensorType type) { return type == TensorType::kF32 ? 4 : 2; }
+bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
 
-// Converts `out.size()` elements of a float tensor, beginning with element `first`.
-void ReadFloats(const TensorView& view, int64_t first, std::span<float> out) {
-  const uint8_t* source = view.bytes.data() + first * FloatBytes(view.type);
-  if (view.type == TensorType::kF32) {
-    std::memcpy(out.data(), source, out.size_bytes());
-    return;
-  }
-  for (size_t i = 0; i < out.size(); ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, source + 2 * i, sizeof(bits));
-    out[i] = view.type == TensorType::kBf16 ? Bf16ToFloat(bits) : HalfToFloat(bits);
-  }
-}
-
-// Looks tensors up, checks them against what the config implies and remembers which were asked for.
-class TensorReader {
- public:
-  explicit TensorReader(const SafetensorsCheckpoint& tensors) : tensors_(tensors) {}
-
-  const std::vector<std::string>& used() const { return used_; }
-
-  bool Has(const std::string& name) const { return tensors_.Find(name) != nullptr; }
-
-  StatusOr<const TensorView*> Get(const std::string& name) {
-    const TensorView* view = tensors_.Find(name);
-    if (view == nullptr) {
-      return absl::NotFoundError(
-          absl::StrCat(tensors_.path(), " lacks tensor '", name, "', which config.json implies"));
-    }
-    used_.push_back(name);
-    return view;
-  }
-
-  // A float tensor of the given shape.
-  StatusOr<const TensorView*> GetFloat(const std::string& name, const std::vector<int64_t>& shape) {
-    STERNA_ASSIGN_OR_RETURN(const TensorView* view, Get(name));
-    if (!IsFloat(view->type) || view->shape != shape) {
-      return Mismatch(name, *view,
-                      absl::StrCat("BF16, F16 or F32 [", absl::StrJoin(shape, ", "), "]"));
-    }
-    return view;
-  }
-
-  // A vector of `size` finite values.
-  StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) {
-    STERNA_ASSIGN_OR_RETURN(const TensorView* view, GetFloat(name, {size}));
-    std::vector<float> values(static_cast<size_t>(size));
-    ReadFloats(*view, 0, values);
-    for (size_t i = 0; i < values.size(); ++i) {
-      if (!std::isfinite(values[i])) {
-        return absl::DataLossError(absl::StrCat(view->file, ": tensor '", name, "' holds ",
-                                                values[i], " at ", i, ", but must be finite"));
-      }
-    }
-    return values;
-  }
-
-  // `name` of `size` values when `flag` (a field of config.json) is set; empty when it is not, and
-  // then the tensor must not be there either.
-  StatusOr<std::vector<float>> VectorIf(bool flag, const std::string& field,
-                                        const std::string& name, int64_t size) {
-    if (flag) return Vector(name, size);
-    if (Has(name)) {
-      return absl::InvalidArgumentError(absl::StrCat("config.json does not set ", field, ", but ",
-                                                     tensors_.path(), " has tensor '", name, "'"));
-    }
-    return std::vector<float>();
-  }
-
-  static Status Mismatch(const std::string& name, const TensorView& view,
-                         const std::string& wanted) {
-    return absl::InvalidArgumentError(absl::StrCat(view.file, ": tensor '", name, "' is ",
-                                                   view.type_name, " ", view.ShapeString(),
-                                                   ", but config.json implies ", wanted));
-  }
-
- private:
-  const SafetensorsCheckpoint& tensors_;
-  std::vector<std::string> used_;
-};
-
-Status AllZero(const std::string& name, const TensorView& view) {
-  return absl::DataLossError(
-      absl::StrCat(view.file, ": all weights of tensor '", name,
-                   "' are zero, which no trained layer is: the file was damaged when it was made "
-                   "(re-uploads of such checkpoints are known); fetch it again"));
-}
-
-Status CodeThree(const std::string& name, const TensorView& view, int64_t packed_row,
-                 std::span<const uint8_t> bytes) {
-  for (size_t col = 0; col < bytes.size(); ++col) {
-    for (int64_t i = 0; i < kRowsPerByte; ++i) {
-      if ((bytes[col] >> (2 * i) & 3) != 3) continue;
-      return absl::DataLossError(absl::StrCat(
-          view.file, ": tensor '", name, "' holds code 3 at row ", i * view.shape[0] + packed_row,
-          ", column ", col, "; the codes of -1, 0 and 1 are 0, 1 and 2: the file is corrupt"));
-    }
-  }
-  return absl::OkStatus();
-}
-
-// U8 [rows / 4, cols]: bits 2i, 2i + 1 of byte (r, c) are the code of weight (i * rows / 4 + r, c).
-StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name, int64_t rows,
-                                   int64_t cols) {
-  STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.Get(name));
-  if (rows % kRowsPerByte != 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("config.json gives tensor '", name, "' ", rows,
-                     " rows, but packed weights come in multiples of ", kRowsPerByte));
-  }
-  const std::vector<int64_t> shape = {rows / kRowsPerByte, cols};
-  if (view->type != TensorType::kU8 || view->shape != shape) {
-    return TensorReader::Mismatch(
-        name, *view, absl::StrCat("packed weights, U8 [", absl::StrJoin(shape, ", "), "]"));
-  }
-  TernaryMatrix w(rows, cols);
-  uint8_t nonzero = 0;
-  for (int64_t r = 0; r < shape[0]; ++r) {
-    const auto bytes =
-        view->bytes.subspan(static_cast<size_t>(r * cols), static_cast<size_t>(cols));
-    uint8_t code_three = 0;
-    for (const uint8_t byte : bytes) {
-      code_three |= static_cast<uint8_t>(byte & (byte >> 1) & 0x55);
-      nonzero |= static_cast<uint8_t>(byte ^ kTernaryPaddingByte);
-    }
-    if (code_three != 0) return CodeThree(name, *view, r, bytes);
-    for (int i = 0; i < kRowsPerByte; ++i) w.SetRowCodes(i * shape[0] + r, bytes, 2 * i);
-  }
-  if (nonzero == 0) return AllZero(name, *view);
-  MappedFile::Forget(view->bytes);
-  return w;
-}
-
-// The sum of |x|, in eight interleaved partial sums, so that it vectorises and its order is fixed.
-double AbsSum(std::span<const float> x) {
-  std::array<double, 8> lanes{};
-  size_t i = 0;
-  for (; i + lanes.size() <= x.size(); i += lanes.size()) {
-    for (size_t lane = 0; lane < lanes.size(); ++lane) lanes[lane] += std::abs(x[i + lane]);
-  }
-  for (; i < x.size(); ++i) lanes[0] += std::abs(x[i]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
-
-// Latent weights, quantised to their mean magnitude (BitNet b1.58, arXiv:2402.17764, section 2):
-// w = clamp(round(W * sw), -1, 1) with sw = 1 / max(mean |W|, 1e-5). The mean is taken in double:
-// it has to be right for a tensor of any size.
-StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name, int64_t rows,
-                                   int64_t cols) {
-  STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.GetFloat(name, {rows, cols}));
-  std::vector<float> row(static_cast<size_t>(cols));
-  double sum = 0;
-  for (int64_t r = 0; r < rows; ++r) {
-    ReadFloats(*view, r * cols, row);
-    sum += AbsSum(row);
-  }
-  if (!std::isfinite(sum)) {
-    return absl::DataLossError(
-        absl::StrCat(view->file, ": tensor '", name, "' holds values that are not finite"));
-  }
-  if (sum == 0) return AllZero(name, *view);
-  const double mean = sum / (static_cast<double>(rows) * static_cast<double>(cols));
-  const double inverse_scale = 1.0 / std::max(mean, 1e-5);
-
-  TernaryMatrix w(rows, cols);
-  std::vector<uint8_t> codes(static_cast<size_t>(cols));
-  for (int64_t r = 0; r < rows; ++r) {
-    ReadFloats(*view, r * cols, row);
-    for (size_t c = 0; c < row.size(); ++c) {
-      // Rounding half to even and clamping to one leaves just these two comparisons.
-      const double x = row[c] * inverse_scale;
-      codes[c] = static_cast<uint8_t>(1 + (x > 0.5 ? 1 : 0) - (x < -0.5 ? 1 : 0));
-    }
-    w.SetRowCodes(r, codes, 0);
-  }
-  w.SetTensorScale(1.0 / inverse_scale);
-  MappedFile::Forget(view->bytes);
-  return w;
-}
-
-// One positive scale, of shape [1] or [].
-StatusOr<double> ReadWeightScale(TensorReader& reader, const std::string& name) {
-  STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.Get(name));
-  if (!IsFloat(view->type) || view->shape.size() > 1 || view->num_elements() != 1) {
-    return TensorReader::Mismatch(name, *view, "one scale: BF16, F16 or F32 [1] or []");
-  }
-  float scale = 0;
-  ReadFloats(*view, 0, {&scale, 1});
-  if (!std::isfinite(scale) || scale <= 0) {
-    return absl::DataLossError(absl::StrCat(view->file, ": tensor '", name, "' holds the scale ",
-                                            scale, ", but a scale is finite and above zero"));
-  }
-  return scale;
+// What in config.json makes scales something that is computed at load.
+std::string_view SignsOfComputedScales(const ModelConfig& config) {
+  if (IsFamilyC(config)) return kFamilyCSigns;
+  return config.family == CheckpointFamily::kUnpacked ? "no quantization_config (family D)"
+                                                      : "quantization_mode online";
 }
 
 StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfig& config,
@@ -233,14 +39,15 @@ StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfi
                                           bool has_bias, const std::string& bias_field) {
   TernaryLinearWeights linear;
   const std::string scale_name = name + ".weight_scale";
-  if (config.family == CheckpointFamily::kBitNetLatent) {
+  if (config.family != CheckpointFamily::kBitNetPacked &&
+      config.family != CheckpointFamily::kBitLinear) {
     if (reader.Has(scale_name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("config.json says quantization_mode online, where scales are computed, but "
-                       "the checkpoint has tensor '",
-                       scale_name, "'"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config.json says ", std::string(SignsOfComputedScales(config)),
+          ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
     }
-    STERNA_ASSIGN_OR_RETURN(linear.w, ReadLatent(reader, name + ".weight", rows, cols));
+    const auto read = config.family == CheckpointFamily::kUnpacked ? ReadUnpacked : ReadLatent;
+    STERNA_ASSIGN_OR_RETURN(linear.w, read(reader, name + ".weight", rows, cols));
   } else {
     STERNA_ASSIGN_OR_RETURN(linear.w, ReadPacked(reader, name + ".weight", rows, cols));
     STERNA_ASSIGN_OR_RETURN(const double scale, ReadWeightScale(reader, scale_name));
@@ -255,8 +62,17 @@ StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfi
 
 std::string LayerPrefix(int64_t layer) { return absl::StrCat("model.layers.", layer, "."); }
 
-StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config, int64_t number,
-                                 bool sub_norms) {
+// Names of the norms in front of o_proj and of down_proj, within a layer.
+struct SubNormNames {
+  const char* attention;  // [heads * head_dim]
+  const char* ffn;        // [ffn]
+};
+constexpr SubNormNames kBitNetSubNorms = {"self_attn.attn_sub_norm.weight",
+                                          "mlp.ffn_sub_norm.weight"};
+constexpr SubNormNames kFamilyCSubNorms = {"self_attn.inner_attn_ln.weight",
+                                           "mlp.ffn_layernorm.weight"};
+
+StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config, int64_t number) {
   const std::string prefix = LayerPrefix(number);
   const int64_t hidden = config.hidden_size;
   const int64_t ffn = config.ffn_size;
@@ -282,49 +98,54 @@ StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config
   STERNA_ASSIGN_OR_RETURN(layer.gate, mlp("gate", ffn, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.up, mlp("up", ffn, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.down, mlp("down", hidden, ffn));
-  if (sub_norms) {
+  if (config.has_sub_norms()) {
+    const SubNormNames& names = IsFamilyC(config) ? kFamilyCSubNorms : kBitNetSubNorms;
     STERNA_ASSIGN_OR_RETURN(layer.attn_sub_norm,
-                            reader.Vector(prefix + "self_attn.attn_sub_norm.weight", heads));
+                            reader.Vector(absl::StrCat(prefix, names.attention), heads));
     STERNA_ASSIGN_OR_RETURN(layer.ffn_sub_norm,
-                            reader.Vector(prefix + "mlp.ffn_sub_norm.weight", ffn));
+                            reader.Vector(absl::StrCat(prefix, names.ffn), ffn));
   }
   return layer;
 }
 
-// Whether the layers have sub-norms: all of them, or none, and as the config's model type says.
-StatusOr<bool> HasSubNorms(const SafetensorsCheckpoint& tensors, const ModelConfig& config) {
-  int64_t found = 0;
-  std::string present;
-  std::string absent;
-  for (int64_t layer = 0; layer < config.num_layers; ++layer) {
-    for (const char* name : {"self_attn.attn_sub_norm.weight", "mlp.ffn_sub_norm.weight"}) {
-      const std::string full = LayerPrefix(layer) + name;
-      const bool has = tensors.Find(full) != nullptr;
-      found += has ? 1 : 0;
-      std::string& example = has ? present : absent;
-      if (example.empty()) example = full;
+// That the layers have the sub-norms which the config implies: all of them, and none by another
+// family's names.
+Status CheckSubNorms(const SafetensorsCheckpoint& tensors, const ModelConfig& config) {
+  const bool family_c = IsFamilyC(config);
+  std::vector<std::string> wrong;  // "lacks ..." and "has ...", the first of each kind
+  const auto check = [&](const SubNormNames& names, bool wanted) {
+    for (int64_t layer = 0; layer < config.num_layers; ++layer) {
+      for (const char* name : {names.attention, names.ffn}) {
+        const std::string full = absl::StrCat(LayerPrefix(layer), name);
+        if ((tensors.Find(full) != nullptr) == wanted) continue;
+        wrong.push_back(absl::StrCat(wanted ? "lacks '" : "has '", full, "'"));
+        return;
+      }
     }
-  }
-  const bool wanted = config.model_type == "bitnet";
-  if (found == (wanted ? 2 * config.num_layers : 0)) return wanted;
+  };
+  check(kBitNetSubNorms, config.has_sub_norms() && !family_c);
+  check(kFamilyCSubNorms, family_c);
+  if (wrong.empty()) return absl::OkStatus();
+  const SubNormNames& names = family_c ? kFamilyCSubNorms : kBitNetSubNorms;
   return absl::InvalidArgumentError(absl::StrCat(
-      "config.json says model_type ", config.model_type, ", whose ", config.num_layers,
-      " layers have ", wanted ? "two sub-norms each" : "no sub-norms", ", but ", tensors.path(),
-      wanted ? absl::StrCat(" lacks '", absent, "'") : absl::StrCat(" has '", present, "'"), " (",
-      found, " sub-norms in all)"));
+      "config.json says ",
+      family_c ? kFamilyCSigns : absl::StrCat("model_type ", config.model_type), ", whose ",
+      config.num_layers, " layers have ",
+      config.has_sub_norms() ? absl::StrCat(names.attention, " and ", names.ffn, " each")
+                             : "no sub-norms",
+      ", but ", tensors.path(), " ", absl::StrJoin(wrong, " and ")));
 }
 
 // All layers, a few at a time; the error of the first layer that has one.
-Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& config, bool sub_norms,
-                  ThreadPool& pool, std::vector<LayerWeights>& layers,
-                  std::set<std::string>& used) {
+Status ReadLayers(const SafetensorsCheckpoint& tensors, const ModelConfig& config, ThreadPool& pool,
+                  std::vector<LayerWeights>& layers, std::set<std::string>& used) {
   const size_t count = static_cast<size_t>(config.num_layers);
   layers.resize(count);
   std::vector<TensorReader> readers(count, TensorReader(tensors));
   std::vector<Status> statuses(count);
   pool.ParallelFor(config.num_layers, [&](int64_t i) {
     const auto n = static_cast<size_t>(i);
-    StatusOr<LayerWeights> layer = ReadLayer(readers[n], config, i, sub_norms);
+    StatusOr<LayerWeights> layer = ReadLayer(readers[n], config, i);
     statuses[n] = layer.status();
     if (layer.ok()) layers[n] = *std::move(layer);
   });
@@ -469,9 +290,9 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOpti
   STERNA_RETURN_IF_ERROR(AddShortlist(head, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
-  STERNA_ASSIGN_OR_RETURN(const bool sub_norms, HasSubNorms(tensors, config));
+  STERNA_RETURN_IF_ERROR(CheckSubNorms(tensors, config));
   std::set<std::string> used(reader.used().begin(), reader.used().end());
-  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, sub_norms, pool, weights.layers, used));
+  STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, pool, weights.layers, used));
   STERNA_RETURN_IF_ERROR(CheckUnused(tensors, config, used));
   weights.mapped_files =
       std::move(tensors).TakeFilesOf({weights.embedding.data, weights.head.data});

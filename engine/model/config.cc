@@ -1,5 +1,6 @@
 #include "engine/model/config.h"
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <functional>
@@ -108,23 +109,52 @@ class Fields {
   std::string prefix_;
 };
 
+// What a config of family C has and no other: the bits of its linears, or its architecture, which
+// differs from that of family A (BitNetForCausalLM) in one capital letter.
+constexpr char kFamilyCArchitecture[] = "BitnetForCausalLM";
+
+bool HasSignsOfFamilyC(const Fields& fields) {
+  const Json* architectures = fields.Find("architectures");
+  return fields.Has("weight_bits") || fields.Has("input_bits") ||
+         (architectures != nullptr && architectures->is_array() &&
+          std::ranges::find(*architectures, kFamilyCArchitecture) != architectures->end());
+}
+
+// All signs of family C have to agree.
+Status ReadFamilyC(const Fields& fields, ModelConfig& config) {
+  config.family = CheckpointFamily::kInnerNorms;
+  const Json* architectures = fields.Find("architectures");
+  if (architectures != nullptr && *architectures != Json::array({kFamilyCArchitecture})) {
+    return fields.Error("architectures", absl::StrCat("weight_bits and input_bits are those of [\"",
+                                                      kFamilyCArchitecture, "\"] (family C)"));
+  }
+  // Its published configs do not use a model type of their own.
+  STERNA_ASSIGN_OR_RETURN(config.model_type, fields.Choice("model_type", {"llama"}));
+  const Json* weight_bits = fields.Find("weight_bits");
+  if (weight_bits == nullptr || *weight_bits != 1) {
+    return fields.Error("weight_bits", "must be 1: family C has ternary weights");
+  }
+  const Json* input_bits = fields.Find("input_bits");
+  if (input_bits == nullptr || *input_bits != 8) {
+    return fields.Error("input_bits", "must be 8: family C quantises activations to int8");
+  }
+  if (fields.Has("quantization_config")) {
+    return fields.Error("quantization_config",
+                        "weight_bits says family C, which has latent weights and none of that");
+  }
+  return absl::OkStatus();
+}
+
 // Refuses what looks like a ternary model of a kind that is not loaded yet, by its own name, before
 // the checks of single fields would complain of something beside the point.
-Status CheckKind(const Json& config, const Fields& fields, const std::string& path) {
+Status CheckKind(const Fields& fields, const std::string& path) {
   constexpr char kLoaded[] =
-      "; loaded are the packed and latent BitNet families A and A' (model_type bitnet) and B "
-      "(model_type llama with quant_method bitnet)";
+      "; loaded are the packed and latent BitNet families A and A' (model_type bitnet), B "
+      "(model_type llama with quant_method bitnet), C (BitnetForCausalLM with weight_bits 1) and D "
+      "(model_type llama without quantization_config)";
   const auto refuse = [&](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat(path, " describes ", what, kLoaded));
   };
-  const Json* architectures = fields.Find("architectures");
-  if (fields.Has("weight_bits") || fields.Has("input_bits") ||
-      (architectures != nullptr && architectures->is_array() && architectures->size() == 1 &&
-       (*architectures)[0] == "BitnetForCausalLM")) {
-    return refuse(
-        "a model of family C (bitnet_b1_58: latent weights, weight_bits / input_bits, "
-        "inner_attn_ln and ffn_layernorm)");
-  }
   const Json* model_type = fields.Find("model_type");
   if (model_type != nullptr && model_type->is_string() &&
       model_type->get_ref<const std::string&>().starts_with("qwen3")) {
@@ -132,17 +162,17 @@ Status CheckKind(const Json& config, const Fields& fields, const std::string& pa
                                " model (family E is ternary in groups, stored as GGUF Q2_0)"));
   }
   STERNA_RETURN_IF_ERROR(fields.Choice("model_type", {"bitnet", "llama"}).status());
-  if (!config.contains("quantization_config") || config["quantization_config"].is_null()) {
-    return refuse(
-        "a model without quantization_config: full precision, or family D (TriLM: "
-        "ternary values unpacked to fp16)");
+  const Json* quantization = fields.Find("quantization_config");
+  if (quantization == nullptr && *model_type == "bitnet") {
+    return refuse("a model of model_type bitnet without quantization_config");
   }
-  if (!config["quantization_config"].is_object()) {
+  if (quantization != nullptr && !quantization->is_object()) {
     return fields.Error("quantization_config", "must be an object");
   }
   return absl::OkStatus();
 }
 
+// Families A, A' and B.
 Status ReadQuantization(const Fields& quant, ModelConfig& config) {
   STERNA_RETURN_IF_ERROR(quant.Choice("quant_method", {"bitnet"}).status());
   STERNA_ASSIGN_OR_RETURN(
@@ -161,6 +191,11 @@ Status ReadQuantization(const Fields& quant, ModelConfig& config) {
     config.family = CheckpointFamily::kBitLinear;
   }
   STERNA_ASSIGN_OR_RETURN(config.linear_rms_norm, quant.BoolOr("use_rms_norm", false));
+  if (config.has_sub_norms() && config.linear_rms_norm) {
+    return quant.Error("use_rms_norm",
+                       "model_type bitnet has sub-norms before o_proj and down_proj; a second norm "
+                       "in the same place is not supported");
+  }
   STERNA_ASSIGN_OR_RETURN(config.linear_rms_norm_eps, quant.PositiveOr("rms_norm_eps", 1e-6, 1));
   // Only the projections of the layers are ternary. A list that keeps another module dense, or
   // makes the head ternary by leaving it out, would be a different model.
@@ -252,15 +287,11 @@ Status ReadRope(const Fields& fields, const std::string& path, ModelConfig& conf
 }
 
 // Refuses what no published checkpoint combines and what would therefore be guessed.
-Status CheckCombinations(const Fields& fields, const Fields& quantization,
-                         const ModelConfig& config) {
-  if (config.model_type == "bitnet" && config.mlp_bias) {
-    return fields.Error("mlp_bias", "the feed-forward part of model_type bitnet has no biases");
-  }
-  if (config.model_type == "bitnet" && config.linear_rms_norm) {
-    return quantization.Error("use_rms_norm",
-                              "model_type bitnet has sub-norms before o_proj and down_proj; "
-                              "a second norm in the same place is not supported");
+Status CheckCombinations(const Fields& fields, const ModelConfig& config) {
+  if (config.has_sub_norms() && config.mlp_bias) {
+    return fields.Error("mlp_bias",
+                        "the feed-forward part of a model with sub-norms (model_type bitnet, or "
+                        "family C) has no biases");
   }
   // Trained, the bias is added to the scaled product; Transformers' inference scales it too.
   if (config.family == CheckpointFamily::kBitNetPacked &&
@@ -368,6 +399,10 @@ std::string_view FamilyName(CheckpointFamily family) {
       return "A'";
     case CheckpointFamily::kBitLinear:
       return "B";
+    case CheckpointFamily::kInnerNorms:
+      return "C";
+    case CheckpointFamily::kUnpacked:
+      return "D";
   }
   return "unknown";
 }
@@ -400,12 +435,21 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   const std::string path = absl::StrCat(model_dir, "/config.json");
   STERNA_ASSIGN_OR_RETURN(const Json object, ReadJsonObject(path, kMaxConfigBytes));
   const Fields fields(object, path, "");
-  STERNA_RETURN_IF_ERROR(CheckKind(object, fields, path));
 
   ModelConfig config;
-  config.model_type = object["model_type"].get<std::string>();
-  const Fields quantization(object["quantization_config"], path, "quantization_config.");
-  STERNA_RETURN_IF_ERROR(ReadQuantization(quantization, config));
+  if (HasSignsOfFamilyC(fields)) {
+    STERNA_RETURN_IF_ERROR(ReadFamilyC(fields, config));
+  } else {
+    STERNA_RETURN_IF_ERROR(CheckKind(fields, path));
+    config.model_type = object["model_type"].get<std::string>();
+    if (fields.Has("quantization_config")) {
+      STERNA_RETURN_IF_ERROR(ReadQuantization(
+          Fields(object["quantization_config"], path, "quantization_config."), config));
+    } else {
+      // Ternary values or full precision: only the weights can tell.
+      config.family = CheckpointFamily::kUnpacked;
+    }
+  }
   STERNA_RETURN_IF_ERROR(ReadSizes(fields, config));
   STERNA_RETURN_IF_ERROR(ReadRope(fields, path, config));
   const bool bitnet = config.model_type == "bitnet";
@@ -416,7 +460,7 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   STERNA_ASSIGN_OR_RETURN(config.tie_embeddings, fields.BoolOr("tie_word_embeddings", false));
   STERNA_ASSIGN_OR_RETURN(config.attention_bias, fields.BoolOr("attention_bias", false));
   STERNA_ASSIGN_OR_RETURN(config.mlp_bias, fields.BoolOr("mlp_bias", false));
-  STERNA_RETURN_IF_ERROR(CheckCombinations(fields, quantization, config));
+  STERNA_RETURN_IF_ERROR(CheckCombinations(fields, config));
   STERNA_RETURN_IF_ERROR(ReadStopTokens(fields, model_dir, config));
   return config;
 }

@@ -17,9 +17,11 @@ enum class CheckpointFamily {
   kBitNetPacked,  // A: U8 packed, weight_scale multiplies (autobitlinear, offline)
   kBitNetLatent,  // A': BF16 latent weights, quantised at load (autobitlinear, online)
   kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
+  kInnerNorms,    // C: F16 or F32 latent weights, quantised at load (weight_bits 1, input_bits 8)
+  kUnpacked,      // D: F16, BF16 or F32 values that are ternary already (no quantization_config)
 };
 
-// "A", "A'", "B": how docs and messages call them.
+// "A", "A'", "B", "C", "D": how docs and messages call them.
 std::string_view FamilyName(CheckpointFamily family);
 
 enum class RopeScaling { kNone, kLinear, kLlama3 };
@@ -61,6 +63,12 @@ struct ModelConfig {
   int64_t scale_group_size = 0;
   // Generation ends on these: the union of config, generation config and tokenizer config.
   std::vector<int32_t> eos_token_ids;
+
+  // Whether each layer has two more norms, in front of o_proj and of down_proj: the sub-norms of
+  // model_type bitnet, which family C calls inner_attn_ln and ffn_layernorm.
+  bool has_sub_norms() const {
+    return model_type == "bitnet" || family == CheckpointFamily::kInnerNorms;
+  }
 };
 
 // Reads config.json (and generation_config.json, tokenizer_config.json where present for the stop

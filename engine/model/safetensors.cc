@@ -318,6 +318,18 @@ StatusOr<std::map<std::string, std::string>> ReadIndex(const std::string& path) 
   return shard_of;
 }
 
+// What to do where the weights are there in the older form, else nothing.
+std::string HintAtPickledWeights(const std::string& model_dir) {
+  for (const char* name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    std::error_code ignored;
+    if (!std::filesystem::exists(absl::StrCat(model_dir, "/", name), ignored)) continue;
+    return absl::StrCat("; convert ", name,
+                        " to safetensors (docs/formats.md says how): it is pickled, and a pickle "
+                        "can run any code when it is read");
+  }
+  return "";
+}
+
 }  // namespace
 
 StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::Open(const std::string& model_dir) {
@@ -337,7 +349,8 @@ StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::Open(const std::string& m
   }
   if (!fs::exists(index, ignored)) {
     return absl::NotFoundError(absl::StrCat(model_dir, " has neither ", kSingleFile, " nor ",
-                                            kIndexFile, ": weights are read from safetensors"));
+                                            kIndexFile, ": weights are read from safetensors",
+                                            HintAtPickledWeights(model_dir)));
   }
   checkpoint.path_ = index;
   STERNA_ASSIGN_OR_RETURN(const auto shard_of, ReadIndex(index));

@@ -122,11 +122,12 @@ struct Checkpoint {
   ModelWeights weights;
 };
 
-// Loads a Hugging Face directory of families A, A' or B: config.json and model.safetensors or the
-// shards that model.safetensors.index.json names, memory-mapped. Every tensor the config implies
-// must be there with its exact shape and type, and no weight may hold code 3. Sub-norms are decided
-// from the tensors present; config and tensors that disagree are refused with both named. Errors:
-// NotFound, InvalidArgument, DataLoss (corrupt file), each naming file and tensor.
+// Loads a Hugging Face directory of families A, A', B, C or D: config.json and model.safetensors or
+// the shards that model.safetensors.index.json names, memory-mapped. Every tensor the config
+// implies must be there with its exact shape and type, and no weight may hold code 3. Sub-norms
+// must be there where the config implies them, by its family's names, and nowhere else; config and
+// tensors that disagree are refused with both named. Errors: NotFound, InvalidArgument, DataLoss
+// (corrupt file), each naming file and tensor.
 StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOptions& head = {});
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of

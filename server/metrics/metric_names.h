@@ -109,7 +109,7 @@ inline constexpr MetricLabel kGrpcLabels[] = {
     {"code", "gRPC status, as in RESOURCE_EXHAUSTED"}};
 inline constexpr MetricLabel kModelLabels[] = {{"model", "the name clients use"},
                                                {"architecture", "config.json's model_type"},
-                                               {"family", "checkpoint family: A, A', B"},
+                                               {"family", "checkpoint family: A, A', B, C, D"},
                                                {"device", "such as cpu/avx512_vnni"}};
 inline constexpr MetricLabel kSourceLabels[] = {{"method", kEnergyMethods},
                                                 {"scope", "what the figure covers"}};

@@ -19,23 +19,15 @@ rotary tables, softmax and quantisation whatever the model's type is. Here those
 with `torch.float32`, `torch.float` and `Tensor.float()` meaning float64 to them; a dispatch hook
 fails the run should any operation still produce a narrower float.
 
-A seed is rejected, and the next tried, when
-  - an activation or latent weight comes within 1e-7 of a rounding tie, where the order of a sum
-    could change an int8 step, or
-  - two best logits of a greedy step are within 1e-6 of each other, or
-  - the 64 greedy tokens hold fewer than 20 distinct ones: a model that repeats itself tests little.
+golden_rules.py says when a seed is rejected and the next tried. Families C and D have
+make_numpy_goldens.py.
 
 Transformers 5.9 to 5.13 must not be used: on CPU they unpack the code of -1 as 255.
 """
 
-import argparse
 import contextlib
 import json
 import os
-import pathlib
-import shutil
-import sys
-import tempfile
 
 os.environ["TORCHDYNAMO_DISABLE"] = "1"  # the quantisers are torch.compile'd: run them as written
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -50,13 +42,7 @@ from transformers.models.bitnet import modeling_bitnet
 from transformers.models.llama import modeling_llama
 from transformers import modeling_rope_utils
 
-OUT = pathlib.Path(__file__).resolve().parent / "data" / "models"
-PROMPT_TOKENS = 24
-GREEDY_TOKENS = 64
-MIN_DISTINCT = 20
-MIN_TIE_DISTANCE = 1e-7
-MIN_MARGIN = 1e-6
-MAX_TRIES = 200
+from golden_rules import PROMPT_TOKENS, make_all, why_rejected
 
 BITNET, LLAMA = "bitnet", "llama"
 
@@ -322,30 +308,16 @@ def save_checkpoint(directory, spec, tensors):
 # --- goldens -------------------------------------------------------------------------------------
 
 
-def why_rejected(model, tokens, watch):
-    """Extends `tokens` greedily in place; says what is wrong with this seed, or None."""
-    for _ in range(GREEDY_TOKENS):
-        best = logits_in_double(model, tokens)[-1].topk(2)
-        if (best.values[0] - best.values[1]).item() < MIN_MARGIN:
-            return "two logits of a greedy step are too close"
-        tokens.append(best.indices[0].item())
-        made = tokens[PROMPT_TOKENS:]
-        if len(made) % 32 == 0 and len(set(made)) < MIN_DISTINCT * len(made) // GREEDY_TOKENS:
-            return f"only {len(set(made))} distinct among {len(made)} greedy tokens"
-    if watch.distance < MIN_TIE_DISTANCE:
-        return f"a value lies {watch.distance:.1e} from a rounding tie"
-    return None
-
-
 def make_golden(name, spec, directory, seed):
     """Makes one model with its golden in `directory`; returns why it was rejected, or None."""
+    spec = DEFAULTS | spec
     save_checkpoint(directory, spec, random_tensors(spec, seed))
     model = load_in_double(directory)
     generator = torch.Generator().manual_seed(seed + 1)
     tokens = torch.randint(0, spec["vocab"], (PROMPT_TOKENS,), generator=generator).tolist()
     watch = TieWatch()
     with watch.watch():
-        reason = why_rejected(model, tokens, watch)
+        reason = why_rejected(lambda fed: logits_in_double(model, fed)[-1].tolist(), tokens, watch)
     if reason:
         return reason
     greedy = tokens[PROMPT_TOKENS:]
@@ -368,32 +340,6 @@ def make_golden(name, spec, directory, seed):
     return None
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", metavar="name", help="of MODELS; all when none is given")
-    names = parser.parse_args().names or list(MODELS)
-    torch.set_num_threads(1)
-    for name in names:
-        spec = DEFAULTS | MODELS[name]
-        for seed in range(MAX_TRIES):
-            with tempfile.TemporaryDirectory() as scratch:
-                directory = pathlib.Path(scratch) / name
-                directory.mkdir()
-                reason = make_golden(name, spec, directory, seed)
-                if reason:
-                    print(f"{name}: seed {seed} rejected: {reason}", file=sys.stderr)
-                    continue
-                shutil.rmtree(OUT / name, ignore_errors=True)
-                shutil.copytree(directory, OUT / name)
-                golden = json.loads((OUT / name / "golden.json").read_text())
-                print(f"{name}: seed {seed}, {golden['distinct_greedy']} distinct tokens, largest "
-                      f"logit {golden['max_abs_logit']:.3g}, closest tie "
-                      f"{golden['closest_tie']:.1e}, stock f32 agrees on "
-                      f"{golden['stock_f32_top1_agreement']:.0%}")
-                break
-        else:
-            sys.exit(f"{name}: no seed below {MAX_TRIES} will do")
-
-
 if __name__ == "__main__":
-    main()
+    torch.set_num_threads(1)
+    make_all(__doc__.splitlines()[0], MODELS, make_golden)

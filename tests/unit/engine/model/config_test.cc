@@ -1,6 +1,5 @@
 #include "engine/model/config.h"
 
-#include <cmath>
 #include <filesystem>
 #include <random>
 
@@ -45,9 +44,17 @@ StatusOr<ModelConfig> Read(const Json& config) {
   return ReadModelConfig(dir.path());
 }
 
-// The config with `patch` merged in (RFC 7386: null deletes).
-StatusOr<ModelConfig> ReadPatched(const char* patch) {
+Json FamilyCConfig() {
   Json config = LlamaConfig();
+  config["architectures"] = {"BitnetForCausalLM"};
+  config.erase("quantization_config");
+  config["weight_bits"] = 1;
+  config["input_bits"] = 8;
+  return config;
+}
+
+// The config with `patch` merged in (RFC 7386: null deletes).
+StatusOr<ModelConfig> ReadPatched(const char* patch, Json config = LlamaConfig()) {
   config.merge_patch(Json::parse(patch));
   return Read(config);
 }
@@ -95,6 +102,77 @@ TEST(ModelConfigTest, MultipliesOnlyForAutobitlinear) {
   ASSERT_TRUE(b.ok()) << b.status();
   EXPECT_EQ(b->family, CheckpointFamily::kBitLinear);
   EXPECT_EQ(b->model_type, "bitnet");
+}
+
+TEST(ModelConfigTest, OnlyModelTypeBitNetAndFamilyCHaveSubNorms) {
+  const auto c = Read(FamilyCConfig());
+  ASSERT_TRUE(c.ok()) << c.status();
+  EXPECT_EQ(c->family, CheckpointFamily::kInnerNorms);
+  EXPECT_EQ(FamilyName(c->family), "C");
+  EXPECT_EQ(c->model_type, "llama");
+  EXPECT_EQ(c->activation, Activation::kSilu);
+  EXPECT_FALSE(c->linear_rms_norm);
+  EXPECT_TRUE(c->has_sub_norms());
+  EXPECT_TRUE(Read(BitNetConfig("offline"))->has_sub_norms());
+  EXPECT_TRUE(Read(BitNetConfig("online"))->has_sub_norms());
+  EXPECT_FALSE(Read(LlamaConfig())->has_sub_norms());
+
+  const auto bare = ReadPatched(R"({"architectures": null, "hidden_act": null, "rope_theta": null,
+      "tie_word_embeddings": true, "attention_bias": true})",
+                                FamilyCConfig());
+  ASSERT_TRUE(bare.ok()) << bare.status();
+  EXPECT_EQ(bare->family, CheckpointFamily::kInnerNorms);
+  EXPECT_EQ(bare->activation, Activation::kSilu);
+  EXPECT_EQ(bare->rope.theta, 10000.0);
+  EXPECT_TRUE(bare->tie_embeddings);
+  EXPECT_TRUE(bare->attention_bias);
+}
+
+TEST(ModelConfigTest, RefusesFamilyCThatContradictsItself) {
+  struct Case {
+    const char* patch;
+    const char* message;
+  };
+  const Case cases[] = {
+      {R"({"weight_bits": 2})", "weight_bits is 2, but must be 1: family C has ternary weights"},
+      {R"({"weight_bits": 1.58})", "weight_bits is 1.58, but must be 1"},
+      {R"({"weight_bits": null})", "weight_bits is missing, but must be 1"},
+      {R"({"weight_bits": "1"})", "weight_bits is \\\"1\\\", but must be 1"},
+      {R"({"input_bits": 16})", "input_bits is 16, but must be 8: family C quantises activations"},
+      {R"({"input_bits": null})", "input_bits is missing, but must be 8"},
+      {R"({"model_type": "bitnet"})", "model_type is \\\"bitnet\\\", but supported: llama"},
+      {R"({"model_type": null})", "model_type is missing"},
+      {R"({"architectures": ["LlamaForCausalLM"]})",
+       "architectures is [\\\"LlamaForCausalLM\\\"], but weight_bits and input_bits are those of"},
+      {R"({"architectures": ["BitnetForCausalLM", "LlamaForCausalLM"], "weight_bits": null})",
+       "architectures is [\\\"BitnetForCausalLM\\\",\\\"LlamaForCausalLM\\\"]"},
+      {R"({"quantization_config": {"quant_method": "bitnet"}})", "quantization_config is {"},
+      {R"({"mlp_bias": true})", "mlp_bias is true"},
+      {R"({"hidden_size": 66})", "must divide hidden_size, 66"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.patch);
+    const Status status = ReadPatched(c.patch, FamilyCConfig()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.message(), HasSubstr("config.json"));
+    EXPECT_THAT(status.message(), HasSubstr(c.message));
+  }
+  // Each sign alone makes a config one of family C, so that a half of one is not read as a llama.
+  for (const char* sign : {R"({"weight_bits": 1})", R"({"input_bits": 8})",
+                           R"({"architectures": ["BitnetForCausalLM"]})"}) {
+    SCOPED_TRACE(sign);
+    EXPECT_THAT(ReadPatched(sign).status().message(), HasSubstr("family C"));
+  }
+}
+
+TEST(ModelConfigTest, ALlamaWithoutQuantizationConfigIsFamilyD) {
+  const auto config = ReadPatched(R"({"quantization_config": null, "attention_bias": true})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kUnpacked);
+  EXPECT_EQ(FamilyName(config->family), "D");
+  EXPECT_FALSE(config->has_sub_norms());
+  EXPECT_FALSE(config->linear_rms_norm);
+  EXPECT_TRUE(config->attention_bias);
 }
 
 TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
@@ -220,10 +298,11 @@ TEST(ModelConfigTest, RefusesOtherFamiliesByName) {
     const char* message;
   };
   const Case cases[] = {
-      {R"({"weight_bits": 1, "input_bits": 8})", "family C"},
-      {R"({"architectures": ["BitnetForCausalLM"]})", "family C"},
-      {R"({"quantization_config": null})", "family D"},
+      {R"({"quantization_config": null, "model_type": "bitnet"})",
+       "model_type bitnet without quantization_config; loaded are"},
       {R"({"model_type": "qwen3"})", "a qwen3 model (family E"},
+      {R"({"model_type": "qwen3"})",
+       "C (BitnetForCausalLM with weight_bits 1) and D (model_type llama without"},
       {R"({"model_type": "gpt2"})", "model_type is \\\"gpt2\\\", but supported: bitnet, llama"},
       {R"({"model_type": null})", "model_type is missing"},
   };
@@ -328,42 +407,6 @@ TEST_F(StopTokensTest, BadOnesAreRefusedNamingTheFile) {
   EXPECT_THAT(status.message(), HasSubstr("outside the model's vocabulary of 100"));
 }
 
-TEST(RopeConfigTest, InverseFrequencies) {
-  RopeConfig rope{.theta = 10000.0};
-  const std::vector<double> plain = rope.InverseFrequencies(16);
-  ASSERT_EQ(plain.size(), 8u);
-  for (size_t i = 0; i < plain.size(); ++i) {
-    EXPECT_NEAR(plain[i], std::pow(10.0, -0.5 * static_cast<double>(i)), 1e-15);
-  }
-  rope.scaling = RopeScaling::kLinear;
-  rope.factor = 2.5;
-  const std::vector<double> linear = rope.InverseFrequencies(16);
-  for (size_t i = 0; i < plain.size(); ++i) EXPECT_DOUBLE_EQ(linear[i], plain[i] / 2.5);
-}
-
-TEST(RopeConfigTest, Llama3StretchesSlowPairs) {
-  const RopeConfig rope{.theta = 10000.0,
-                        .scaling = RopeScaling::kLlama3,
-                        .factor = 8.0,
-                        .low_freq_factor = 1.0,
-                        .high_freq_factor = 4.0,
-                        .original_max_positions = 64};
-  // Transformers 5.14.1 with its casts lifted to float64.
-  const double expected[] = {1.0,
-                             0.24438459943539836,
-                             0.013042256043820465,
-                             0.003952847075210474,
-                             0.00125,
-                             0.00039528470752104737,
-                             0.000125,
-                             3.952847075210474e-05};
-  const std::vector<double> frequencies = rope.InverseFrequencies(16);
-  ASSERT_EQ(frequencies.size(), std::size(expected));
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    EXPECT_NEAR(frequencies[i] / expected[i], 1.0, 1e-14) << i;
-  }
-}
-
 // Copies one published config into `dir` under the name config.json; false when it is not there.
 bool CopyPublished(const std::string& name, const TempDir& dir) {
   for (const char* file : {"config.json", "generation_config.json"}) {
@@ -408,10 +451,23 @@ TEST(PublishedConfigTest, Llama3) {
   EXPECT_THAT(config->eos_token_ids, ElementsAre(128009));
 }
 
-TEST(PublishedConfigTest, BitNetLargeIsRefusedAsFamilyC) {
+TEST(PublishedConfigTest, BitNetLarge) {
   const TempDir dir;
   if (!CopyPublished("bitnet_b1_58-large", dir)) GTEST_SKIP() << "no config of bitnet_b1_58-large";
-  EXPECT_THAT(ReadModelConfig(dir.path()).status().message(), HasSubstr("family C"));
+  const auto config = ReadModelConfig(dir.path());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kInnerNorms);
+  EXPECT_EQ(config->hidden_size, 1536);
+  EXPECT_EQ(config->ffn_size, 4096);
+  EXPECT_EQ(config->num_layers, 24);
+  EXPECT_EQ(config->num_heads, 16);
+  EXPECT_EQ(config->num_kv_heads, 16);
+  EXPECT_EQ(config->head_dim, 96);
+  EXPECT_EQ(config->vocab_size, 32002);
+  EXPECT_EQ(config->max_positions, 2048);
+  EXPECT_EQ(config->activation, Activation::kSilu);
+  EXPECT_TRUE(config->tie_embeddings);
+  EXPECT_THAT(config->eos_token_ids, ElementsAre(2));
 }
 
 }  // namespace

@@ -16,6 +16,7 @@ using testing::ByteTensor;
 using ::testing::ElementsAre;
 using testing::FloatTensor;
 using ::testing::HasSubstr;
+using ::testing::Not;
 using testing::SafetensorsBytes;
 using testing::SafetensorsFileBytes;
 using testing::TempDir;
@@ -258,6 +259,17 @@ TEST(SafetensorsCheckpointTest, DirectoryWithoutWeightsIsNotFound) {
   const Status status = SafetensorsCheckpoint::Open(dir.path()).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(status.message(), HasSubstr("neither model.safetensors nor"));
+  EXPECT_THAT(status.message(), Not(HasSubstr("pickle")));
+}
+
+TEST(SafetensorsCheckpointTest, PickledWeightsAreRefusedWithWhatToDo) {
+  for (const std::string name : {"pytorch_model.bin", "pytorch_model.bin.index.json"}) {
+    const TempDir dir;
+    dir.Write(name, "x");
+    const Status status = SafetensorsCheckpoint::Open(dir.path()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+    EXPECT_THAT(status.message(), HasSubstr("convert " + name + " to safetensors"));
+  }
 }
 
 }  // namespace
