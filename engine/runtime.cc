@@ -49,16 +49,23 @@ StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const EngineOpti
   return std::min(affordable, MostKvBlocks(engine, config));
 }
 
-std::vector<ModelInfo::Product> DescribeProducts(const LayerWeights& layer, const Ops<float>& ops) {
+std::vector<ModelInfo::Product> DescribeProducts(const ModelWeights& weights,
+                                                 const Ops<float>& ops) {
+  const LayerWeights& layer = weights.layers.front();
   const auto paths = [&](std::initializer_list<const TernaryLinearWeights*> linears, bool gated) {
     std::vector<const TernaryMatrix*> matrices;
     for (const TernaryLinearWeights* linear : linears) matrices.push_back(&linear->w);
     return ops.ProductPaths(matrices, gated);
   };
-  return {{.name = "qkv", .paths = paths({&layer.q, &layer.k, &layer.v}, false)},
-          {.name = "o", .paths = paths({&layer.o}, false)},
-          {.name = "gate_up", .paths = paths({&layer.gate, &layer.up}, true)},
-          {.name = "down", .paths = paths({&layer.down}, false)}};
+  std::vector<ModelInfo::Product> products = {
+      {.name = "qkv", .paths = paths({&layer.q, &layer.k, &layer.v}, false)},
+      {.name = "o", .paths = paths({&layer.o}, false)},
+      {.name = "gate_up", .paths = paths({&layer.gate, &layer.up}, true)},
+      {.name = "down", .paths = paths({&layer.down}, false)}};
+  if (const TernaryMatrix* head = weights.ternary_head()) {
+    products.push_back({.name = "head", .paths = ops.ProductPaths({&head, 1}, false)});
+  }
+  return products;
 }
 
 class RuntimeImpl final : public Runtime {
@@ -144,8 +151,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .parameters = weights.num_parameters(),
            .ternary_bytes = weights.ternary_bytes(),
            .dense_bytes = weights.dense_bytes(),
-           .head_dtype = DenseTypeName(weights.head.type),
-           .head_bytes = weights.head.bytes(),
+           .head_dtype = std::string(weights.head_dtype()),
+           .head_bytes = weights.head_bytes(),
            .head_shortlist_bytes = weights.shortlist.bytes(),
            .kv_cache_bytes =
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
@@ -153,7 +160,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .max_context_tokens = engine_->max_context_tokens(),
            .max_step_tokens = options.max_step_tokens,
            .tuning = tuning_,
-           .products = DescribeProducts(weights.layers.front(), *ops_),
+           .products = DescribeProducts(weights, *ops_),
            .vocab_size = config.vocab_size,
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};

@@ -39,13 +39,13 @@ struct RuntimeOptions {
 
 // What GetModel, /v1/models and `inspect` tell of the model.
 struct ModelInfo {
-  std::string family;        // "A", "A'", "B", "C", "D"
+  std::string family;        // "A", "A'", "B", "C", "D", "E"
   std::string architecture;  // config.json's model_type
   std::string device;        // Ops::Name()
   int64_t parameters = 0;    // ternary and dense together
   int64_t ternary_bytes = 0;
-  int64_t dense_bytes = 0;  // embedding, head and its shortlist
-  std::string head_dtype;   // of the head in memory: "bf16", "f32" or "int8"
+  int64_t dense_bytes = 0;  // dense embedding, head and its shortlist
+  std::string head_dtype;   // of the head in memory: "bf16", "f32", "int8" or "ternary"
   int64_t head_bytes = 0;
   int64_t head_shortlist_bytes = 0;  // 0: none
   int64_t kv_cache_bytes = 0;
@@ -55,9 +55,9 @@ struct ModelInfo {
   // What was chosen and measured at start: Ops::Tune's, and where the step budget depends on it
   // prompt_tokens_per_second and prompt_tokens_per_step.
   std::vector<Tuning> tuning;
-  // Which kernels multiply by the ternary matrices of a layer.
+  // Which kernels multiply by the ternary matrices of a layer, and by a ternary head.
   struct Product {
-    std::string name;  // "qkv", "o", "gate_up", "down"
+    std::string name;  // "qkv", "o", "gate_up", "down", "head"
     std::vector<ProductPath> paths;
   };
   std::vector<Product> products;

@@ -403,6 +403,8 @@ std::string_view FamilyName(CheckpointFamily family) {
       return "C";
     case CheckpointFamily::kUnpacked:
       return "D";
+    case CheckpointFamily::kGrouped:
+      return "E";
   }
   return "unknown";
 }

@@ -19,9 +19,10 @@ enum class CheckpointFamily {
   kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
   kInnerNorms,    // C: F16 or F32 latent weights, quantised at load (weight_bits 1, input_bits 8)
   kUnpacked,      // D: F16, BF16 or F32 values that are ternary already (no quantization_config)
+  kGrouped,       // E: the same in groups of columns, embedding and head too (model_type qwen3)
 };
 
-// "A", "A'", "B", "C", "D": how docs and messages call them. Of a GGUF file the one whose
+// "A", "A'", "B", "C", "D", "E": how docs and messages call them. Of a GGUF file the one whose
 // architecture it has; its weights are ternary whatever the family's are on disk.
 std::string_view FamilyName(CheckpointFamily family);
 

@@ -70,6 +70,7 @@ TEST(CudaEngineTest, RecordsEveryShapeOfDecodingAtStart) {
   TinyEngineOptions options = Options();
   options.engine.max_sequences = 3;
   options.engine.max_context_tokens = 5 * kKvBlockTokens;
+  options.model.family = CheckpointFamily::kGrouped;  // embedding and head are ternary
   options.model.qk_norm = true;
   options.model.scale_group_size = kTernaryBlockCols;
   const std::vector<Request> requests = {Greedy(10, 60, 1), Greedy(3, 9, 2), Greedy(30, 12, 3)};

@@ -97,6 +97,28 @@ TEST(BitExactTest, Int8HeadKeysAndValues) {
   }
 }
 
+TEST(BitExactTest, TernaryEmbeddingAndHead) {
+  const std::vector<Request> requests = MixedRequests(16);
+  for (const std::string& isa : LevelsToTest()) {
+    for (const int64_t group : {64, 128}) {
+      TinyEngineOptions options;
+      options.model.family = CheckpointFamily::kGrouped;
+      options.model.qk_norm = true;
+      options.model.scale_group_size = group;
+      options.model.tie_embeddings = false;  // tied, a random model repeats itself
+      options.cpu.isa = isa;
+      TinyEngine reference(options);
+      const std::vector<Output> alone = RunAlone(reference, requests);
+      options.engine.max_chunk_tokens = 7;
+      options.cpu.num_threads = 2;
+      options.engine.num_kv_blocks = 18;
+      TinyEngine tiny(options);
+      ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
+      EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";
+    }
+  }
+}
+
 TEST(BitExactTest, AShortlistChangesNothing) {
   const std::vector<Request> requests = MixedRequests(16);
   for (const std::string& isa : LevelsToTest()) {

@@ -128,5 +128,24 @@ TEST(TernaryFormat, ScalesLieAsTheRowsOfTheirBlocks) {
   }
 }
 
+TEST(TernaryFormat, CopiesRowsExactly) {
+  testing::Random random(4);
+  for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
+    for (const int64_t cols : {1, 15, 64, 100, 128, 200, 320}) {
+      const TernaryMatrix w = testing::RandomTernaryOfKind(random, kind, 37, cols);
+      std::vector<double> row(static_cast<size_t>(cols));
+      for (int64_t r = 0; r < w.rows(); ++r) {
+        w.CopyRow(r, row.data());
+        for (int64_t c = 0; c < cols; ++c) {
+          const double scale =
+              kind == 0 ? w.tensor_scale() : w.scale(r, kind == 1 ? 0 : c / w.group_size());
+          ASSERT_EQ(row[c], w.At(r, c) * scale) << kind << ": " << r << ", " << c << " of " << cols;
+        }
+      }
+    }
+  }
+  EXPECT_DEATH(TernaryMatrix(3, 5).CopyRow<float>(3, nullptr), "row");
+}
+
 }  // namespace
 }  // namespace sterna
