@@ -8,6 +8,7 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/text/gguf_tokenizer.h"
 #include "engine/tuning.h"
 
 namespace sterna {
@@ -167,11 +168,27 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
 }
 
 Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
-                       const std::string& model_dir) {
+                       const std::string& path) {
   if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
-      model_dir, ": the tokenizer has ", tokenizer.vocab_size(),
-      " tokens, but config.json's vocab_size is ", config.vocab_size, "; it must be no smaller"));
+      path, ": the tokenizer has ", tokenizer.vocab_size(), " tokens, but the model's vocab_size ",
+      "is ", config.vocab_size, "; it must be no smaller"));
+}
+
+StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const ModelFiles& files) {
+  if (files.gguf() != nullptr) return LoadGgufTokenizer(files.gguf()->metadata());
+  return LoadTokenizer(files.path());
+}
+
+// Nothing where the model has none.
+StatusOr<std::optional<ChatTemplate>> ChatTemplateOf(const ModelFiles& files) {
+  StatusOr<ChatTemplate> compiled = files.gguf() != nullptr
+                                        ? LoadGgufChatTemplate(files.gguf()->metadata())
+                                        : LoadChatTemplate(files.path());
+  if (compiled.ok()) return std::optional<ChatTemplate>(*std::move(compiled));
+  if (!absl::IsNotFound(compiled.status())) return compiled.status();
+  STERNA_LOG(kInfo, files.path(), " has no chat template; chat requests are refused");
+  return std::optional<ChatTemplate>();
 }
 
 }  // namespace
@@ -185,24 +202,18 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(options.head, *ops));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
                           CreateEnergyMeter(options.energy, ops->pci_bus_id(), *clock));
-  STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
-  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(options.model_dir));
-  STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, options.model_dir));
-  std::optional<ChatTemplate> chat_template;
-  StatusOr<ChatTemplate> compiled = LoadChatTemplate(options.model_dir);
-  if (compiled.ok()) {
-    chat_template = *std::move(compiled);
-  } else if (absl::IsNotFound(compiled.status())) {
-    STERNA_LOG(kInfo, options.model_dir, " has no chat template; chat requests are refused");
-  } else {
-    return compiled.status();
-  }
+  STERNA_ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::Open(options.model));
+  STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(files));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, TokenizerOf(files));
+  STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, files.path()));
+  STERNA_ASSIGN_OR_RETURN(std::optional<ChatTemplate> chat_template, ChatTemplateOf(files));
   // What a model will leave of a device's own memory is not known yet; all else is.
   if (options.kv_cache_mib > 0 || !ops->memory()) {
     STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
   }
   EngineOptions engine_options = options.engine;
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, {.head = head}));
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
+                          LoadCheckpoint(files, {.head = head, .i2s_layout = options.i2s_layout}));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =

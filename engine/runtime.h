@@ -1,4 +1,4 @@
-// Everything a command needs to run a model: loads a checkpoint directory and owns its tokenizer,
+// Everything a command needs to run a model: loads a checkpoint and owns its tokenizer,
 // template, weights, device, meter and engine, in the right order of construction and destruction.
 #ifndef STERNA_ENGINE_RUNTIME_H_
 #define STERNA_ENGINE_RUNTIME_H_
@@ -23,7 +23,8 @@ namespace sterna {
 inline constexpr int64_t kHostKvCacheMib = 1024;
 
 struct RuntimeOptions {
-  std::string model_dir;
+  std::string model;  // as ModelFiles::Open takes it
+  I2sLayout i2s_layout = I2sLayout::kX86;
   HeadOptions head;
   DeviceOptions device;
   EnergyMeterOptions energy;
@@ -40,7 +41,7 @@ struct RuntimeOptions {
 // What GetModel, /v1/models and `inspect` tell of the model.
 struct ModelInfo {
   std::string family;        // "A", "A'", "B", "C", "D", "E"
-  std::string architecture;  // config.json's model_type
+  std::string architecture;  // ModelConfig::model_type
   std::string device;        // Ops::Name()
   int64_t parameters = 0;    // ternary and dense together
   int64_t ternary_bytes = 0;

@@ -100,9 +100,13 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   std::vector<Flag> flags = {
       {.name = "model",
        .value = &c.model,
-       .help =
-           "Directory of the checkpoint (Hugging Face layout). Without it, the model that ships "
-           "with Sterna."},
+       .help = "The checkpoint: a directory in Hugging Face's layout, or a GGUF file, the first of "
+               "several. Without it, the model that ships with Sterna."},
+      {.name = "i2s-layout",
+       .value = &c.i2s_layout,
+       .help = "Which build of BitNet wrote a GGUF file with I2_S weights, which the file does not "
+               "tell: one for x86 packs blocks of 128, one for ARM blocks of 64.",
+       .choices = {"x86", "arm"}},
   };
   const std::vector<Flag> device = DeviceFlags(c.device);
   flags.insert(flags.end(), device.begin(), device.end());
@@ -272,11 +276,11 @@ Status ResolveModel(RuntimeConfig& config) {
     STERNA_ASSIGN_OR_RETURN(config.model, FindDefaultModel(ProgramPath()));
   }
   std::error_code error;
-  if (!fs::is_directory(config.model, error)) {
+  if (!fs::is_directory(config.model, error) && !fs::is_regular_file(config.model, error)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--model is '", config.model,
-                     "', which is no directory; it must be one that "
-                     "holds config.json, a tokenizer and safetensors files"));
+                     "', which is neither a directory nor a file; it must be a directory that "
+                     "holds config.json, a tokenizer and safetensors files, or a GGUF file"));
   }
   return absl::OkStatus();
 }
@@ -293,10 +297,15 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
   STERNA_RETURN_IF_ERROR(ResolveModel(config));
   if (config.served_model_name.empty()) {
     const fs::path path = fs::absolute(config.model).lexically_normal();
-    config.served_model_name =
-        (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+    config.served_model_name = path.extension() == ".gguf" ? path.stem().string()
+                               : path.has_filename()       ? path.filename().string()
+                                                           : path.parent_path().filename().string();
   }
   return config;
+}
+
+I2sLayout I2sLayoutOf(const std::string& layout) {
+  return layout == "arm" ? I2sLayout::kArm : I2sLayout::kX86;
 }
 
 // More than any step has.
@@ -304,7 +313,8 @@ constexpr int64_t kAnyTokens = int64_t{1} << 32;
 
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
   return {
-      .model_dir = c.model,
+      .model = c.model,
+      .i2s_layout = I2sLayoutOf(c.i2s_layout),
       .head = HeadOptionsOf(c.head),
       .device = DeviceOptionsOf(c.device),
       .energy = {.source = c.energy_source,

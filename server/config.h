@@ -32,6 +32,7 @@ struct DeviceConfig {
 // Options of every command that loads a model.
 struct RuntimeConfig {
   std::string model;
+  std::string i2s_layout = "x86";
   DeviceConfig device;
   int64_t kv_cache_mib = 0;
   double gpu_memory_fraction = 0.9;
@@ -70,8 +71,8 @@ struct ServerConfig : RuntimeConfig {
 std::vector<Flag> RuntimeFlags(RuntimeConfig& config);
 std::vector<Flag> ServerFlags(ServerConfig& config);
 
-// Fills in what depends on other fields or on the machine: the model directory (FindDefaultModel)
-// and the served name. InvalidArgument naming the flag.
+// Fills in what depends on other fields or on the machine: the model (FindDefaultModel) and
+// the served name. InvalidArgument naming the flag.
 Status ResolveModel(RuntimeConfig& config);
 StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 
@@ -81,6 +82,7 @@ DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
 Flag AsyncSchedulingFlag(bool& async_scheduling);
 KvType KvTypeOf(const std::string& dtype);
+I2sLayout I2sLayoutOf(const std::string& layout);
 Flag HeadDtypeFlag(HeadConfig& head);
 Flag HeadShortlistFlag(HeadConfig& head);
 HeadOptions HeadOptionsOf(const HeadConfig& head);

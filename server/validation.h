@@ -53,9 +53,10 @@ struct GenerationDefaults {
   std::optional<double> repetition_penalty;
 };
 
-// Reads generation_config.json; no such file: all unset. `do_sample` is not looked at: a request
-// that wants greedy decoding says temperature 0. InvalidArgument names the file and the field.
-StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model_dir);
+// Reads generation_config.json of a model's directory; no such file, or a GGUF file instead of a
+// directory: all unset. `do_sample` is not looked at: a request that wants greedy decoding says
+// temperature 0. InvalidArgument names the file and the field.
+StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model);
 
 struct ModelLimits {
   int64_t vocab_size = 0;
