@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/model/gguf_blocks.h"
 #include "engine/model/json_text.h"
+#include "engine/text/gguf_vocabulary.h"
 
 namespace sterna {
 namespace {
@@ -228,21 +228,17 @@ Status ReadRope(const Keys& keys, const GgufCheckpoint& checkpoint, ModelConfig&
   return ReadDivisors(checkpoint, config);
 }
 
-// The ids that end a text, as the metadata of the tokenizer name them.
+// None for a file without a tokenizer, which can be computed with all the same.
 Status ReadEndTokens(const GgufCheckpoint& checkpoint, ModelConfig& config) {
-  std::set<int32_t> ids;
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                          "tokenizer.ggml.eom_token_id"}) {
-    if (checkpoint.metadata().Find(key) == nullptr) continue;
-    STERNA_ASSIGN_OR_RETURN(const int64_t id, checkpoint.metadata().Integer(key));
-    if (id < 0 || id >= config.vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(checkpoint.files()[0].path(), ": metadata '", key, "' is ", id,
-                       ", but must be a token id from 0 to ", config.vocab_size - 1));
-    }
-    ids.insert(static_cast<int32_t>(id));
+  const GgufMetadata& metadata = checkpoint.metadata();
+  if (metadata.Find(gguf_keys::kTokens) == nullptr) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(config.eos_token_ids, ReadGgufEndTokenIds(metadata));
+  for (const int32_t id : config.eos_token_ids) {
+    if (id < config.vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(checkpoint.files()[0].path(), ": the tokenizer's metadata name the end token ",
+                     id, ", but the model's vocabulary has ", config.vocab_size, " tokens"));
   }
-  config.eos_token_ids.assign(ids.begin(), ids.end());
   return absl::OkStatus();
 }
 

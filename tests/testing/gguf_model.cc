@@ -55,7 +55,6 @@ class Writer {
     Number("context_length", static_cast<uint32_t>(config_.max_positions));
     Number("attention.layer_norm_rms_epsilon", static_cast<float>(config_.rms_norm_eps));
     Number("rope.freq_base", static_cast<float>(config_.rope.theta));
-    contents_.metadata.emplace_back("tokenizer.ggml.eos_token_id", GgufNumber(uint32_t{2}));
   }
 
   void Add(const std::string& name, uint32_t type, std::vector<uint64_t> dims, std::string bytes) {

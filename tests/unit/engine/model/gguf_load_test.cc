@@ -41,7 +41,6 @@ TestCheckpoint LargerTest(CheckpointFamily family) {
   model.config["num_key_value_heads"] = 2;
   model.config["head_dim"] = kHeadDim;
   model.config["vocab_size"] = kVocab;
-  model.config["eos_token_id"] = 2;
   model.tensors.clear();
   std::mt19937 random(17);
   const auto floats = [&](const std::string& name, std::vector<int64_t> shape, float first) {
@@ -127,7 +126,6 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
   EXPECT_EQ(c.head_dim, d.head_dim);
   EXPECT_EQ(c.num_kv_heads, d.num_kv_heads);
   EXPECT_EQ(c.scale_group_size, d.scale_group_size);
-  EXPECT_EQ(c.eos_token_ids, d.eos_token_ids);
   EXPECT_FLOAT_EQ(static_cast<float>(c.rms_norm_eps), static_cast<float>(d.rms_norm_eps));
   EXPECT_EQ(c.rope.InverseFrequencies(kHeadDim), d.rope.InverseFrequencies(kHeadDim));
 }
@@ -289,6 +287,29 @@ TEST(GgufLoadTest, Llama3FrequenciesAreThoseOfConfigJson) {
   EXPECT_THAT(with(divisors).status().message(), HasSubstr("[32]"));
 }
 
+TEST(GgufLoadTest, EndTokensAreTheTokenizers) {
+  const TempDir dir;
+  const StatusOr<Checkpoint> good = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
+  ASSERT_TRUE(good.ok()) << good.status();
+  testing::GgufContents contents = GgufModelOf(*good, "llama", GgufPacking::kTq2_0);
+  EXPECT_TRUE(LoadGguf(contents)->config.eos_token_ids.empty());
+  std::vector<testing::GgufBytes> tokens, types;
+  for (int i = 0; i <= kVocab; ++i) {
+    tokens.push_back(testing::GgufText(absl::StrCat("t", i)));
+    types.push_back(testing::GgufNumber(int32_t{i < 3 ? 3 : 1}));
+  }
+  contents.metadata.emplace_back("tokenizer.ggml.model", testing::GgufText("gpt2"));
+  contents.metadata.emplace_back("tokenizer.ggml.tokens", testing::GgufList(tokens));
+  contents.metadata.emplace_back("tokenizer.ggml.token_type", testing::GgufList(types));
+  contents.metadata.emplace_back("tokenizer.ggml.eot_token_id", testing::GgufNumber(uint32_t{1}));
+  contents.metadata.emplace_back("tokenizer.ggml.eos_token_id", testing::GgufNumber(uint32_t{2}));
+  const StatusOr<Checkpoint> loaded = LoadGguf(contents);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_THAT(loaded->config.eos_token_ids, ::testing::ElementsAre(1, 2));
+  contents.metadata.back().second = testing::GgufNumber(uint32_t{kVocab});
+  EXPECT_THAT(LoadGguf(contents).status().message(), HasSubstr("end token 32"));
+}
+
 TEST(GgufLoadTest, LinearScalingAndQuantisedEmbeddings) {
   const TempDir dir;
   const StatusOr<Checkpoint> wanted = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
@@ -370,9 +391,6 @@ TEST(GgufLoadTest, RefusesWhatItDoesNotRead) {
       {"scale",
        [&](auto& c) { set(c, "llama.logit_scale", testing::GgufNumber(0.5f)); },
        {"logit_scale"}},
-      {"end token",
-       [&](auto& c) { set(c, "tokenizer.ggml.eos_token_id", testing::GgufNumber(uint32_t{99})); },
-       {"eos_token_id", "99", "31"}},
       {"missing",
        [&](auto& c) { rename(c, "blk.1.attn_k.weight", "blk.1.other.weight"); },
        {"lacks tensor 'blk.1.attn_k.weight'"}},
