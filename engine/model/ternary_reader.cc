@@ -4,11 +4,13 @@
 #include <array>
 #include <cmath>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/mapped_file.h"
+#include "engine/model/scale_groups.h"
 
 namespace sterna {
 namespace {
@@ -48,25 +50,31 @@ double AbsSum(std::span<const float> x) {
   return sum;
 }
 
-// Sets codes [cols] to those of a ternary row and returns its scale, 0 when it is all zero.
-StatusOr<float> RecoverRow(const std::string& name, const TensorView& view, int64_t number,
-                           std::span<const float> row, std::span<uint8_t> codes) {
+// Sets codes [values.size()] to those of `values`, which are of row `row` from column `first` on.
+// Returns their scale, 0 when all are zero.
+StatusOr<float> RecoverGroup(const std::string& name, const TensorView& view, int64_t row,
+                             int64_t first, std::span<const float> values,
+                             std::span<uint8_t> codes) {
   float scale = 0;
-  for (size_t c = 0; c < row.size(); ++c) {
-    const float magnitude = std::abs(row[c]);
+  for (size_t c = 0; c < values.size(); ++c) {
+    const float value = values[c];
+    const float magnitude = std::abs(value);
     if (!std::isfinite(magnitude)) {
-      return absl::DataLossError(absl::StrCat(view.file, ": tensor '", name, "' holds ", row[c],
-                                              " in row ", number, ", but must be finite"));
+      return absl::DataLossError(absl::StrCat(view.file, ": tensor '", name, "' holds ", value,
+                                              " in row ", row, ", but must be finite"));
     }
     if (scale == 0) scale = magnitude;
     if (magnitude != 0 && magnitude != scale) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(view.file, ": tensor '", name, "' holds the magnitudes ", scale, " and ",
-                       magnitude, " in row ", number,
-                       ", but without quantization_config (family D) the values of a row "
-                       "must be -s, 0 and s: weights in full precision are not supported"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          view.file, ": tensor '", name, "' holds the magnitudes ", scale, " and ", magnitude,
+          " in row ", row, ", columns ", first, " to ",
+          first + static_cast<int64_t>(values.size()) - 1,
+          ", but without quantization_config (families D and E) the values of a row, or where the "
+          "columns are a multiple of ",
+          kTernaryBlockCols, " of so many of them, must be -s, 0 and s: weights in full precision ",
+          "are not supported"));
     }
-    codes[c] = static_cast<uint8_t>(1 + (row[c] > 0 ? 1 : 0) - (row[c] < 0 ? 1 : 0));
+    codes[c] = static_cast<uint8_t>(1 + (value > 0 ? 1 : 0) - (value < 0 ? 1 : 0));
   }
   return scale;
 }
@@ -141,24 +149,26 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
 StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& name, int64_t rows,
                                      int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.GetFloat(name, {rows, cols}));
+  // Of the smallest groups that products can have, unless they would not fill the row.
+  const int64_t group_size = cols % kTernaryBlockCols == 0 ? kTernaryBlockCols : cols;
   TernaryMatrix w(rows, cols);
   std::vector<float> row(static_cast<size_t>(cols));
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
-  std::vector<float> scales(static_cast<size_t>(rows));
+  std::vector<float> scales;
+  scales.reserve(static_cast<size_t>(rows * (cols / group_size)));
   for (int64_t r = 0; r < rows; ++r) {
     ReadFloats(*view, r * cols, row);
-    STERNA_ASSIGN_OR_RETURN(scales[static_cast<size_t>(r)], RecoverRow(name, *view, r, row, codes));
+    for (int64_t first = 0; first < cols; first += group_size) {
+      const auto at = static_cast<size_t>(first), size = static_cast<size_t>(group_size);
+      STERNA_ASSIGN_OR_RETURN(const float scale,
+                              RecoverGroup(name, *view, r, first, std::span(row).subspan(at, size),
+                                           std::span(codes).subspan(at, size)));
+      scales.push_back(scale);
+    }
     w.SetRowCodes(r, codes, 0);
   }
-  const float largest = *std::ranges::max_element(scales);
-  if (largest == 0) return AllZero(name, *view);
-  // A row of zeros has no scale of its own, and any gives the same.
-  std::ranges::replace(scales, 0.0f, largest);
-  if (*std::ranges::min_element(scales) == largest) {
-    w.SetTensorScale(largest);
-  } else {
-    w.SetRowScales(scales);
-  }
+  if (*std::ranges::max_element(scales) == 0) return AllZero(name, *view);
+  SetCoarsestScales(std::move(scales), group_size, w);
   MappedFile::Forget(view->bytes);
   return w;
 }

@@ -23,9 +23,9 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
 StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name, int64_t rows,
                                    int64_t cols);
 
-// Weights [rows, cols] of any float type whose every row holds no values but -s, 0 and s, with an s
-// of its own. The scale is the matrix's where all rows have the same, and each row's where not.
-// InvalidArgument for a row of other values.
+// Weights [rows, cols] of any float type that are -s, 0 and s, with an s for the tensor, for each
+// row or, where `cols` is a multiple of 64, for groups of columns: codes and the coarsest scales
+// that say the same (scale_groups.h), exactly. InvalidArgument where the values are others.
 StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& name, int64_t rows,
                                      int64_t cols);
 
