@@ -13,6 +13,7 @@
 #include "base/thread_pool.h"
 #include "engine/model/json_text.h"
 #include "engine/model/safetensors.h"
+#include "engine/model/scale_groups.h"
 #include "engine/model/tensor_reader.h"
 #include "engine/model/ternary_reader.h"
 #include "engine/model/weights.h"
@@ -27,11 +28,18 @@ constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
 
 bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
 
+// Families D and E: values that are ternary already.
+bool IsUnpacked(const ModelConfig& config) {
+  return config.family == CheckpointFamily::kUnpacked ||
+         config.family == CheckpointFamily::kGrouped;
+}
+
 // What in config.json makes scales something that is computed at load.
-std::string_view SignsOfComputedScales(const ModelConfig& config) {
+std::string SignsOfComputedScales(const ModelConfig& config) {
   if (IsFamilyC(config)) return kFamilyCSigns;
-  return config.family == CheckpointFamily::kUnpacked ? "no quantization_config (family D)"
-                                                      : "quantization_mode online";
+  if (!IsUnpacked(config)) return "quantization_mode online";
+  return absl::StrCat("no quantization_config (family ", std::string(FamilyName(config.family)),
+                      ")");
 }
 
 StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfig& config,
@@ -43,10 +51,10 @@ StatusOr<TernaryLinearWeights> ReadLinear(TensorReader& reader, const ModelConfi
       config.family != CheckpointFamily::kBitLinear) {
     if (reader.Has(scale_name)) {
       return absl::InvalidArgumentError(absl::StrCat(
-          "config.json says ", std::string(SignsOfComputedScales(config)),
+          "config.json says ", SignsOfComputedScales(config),
           ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
     }
-    const auto read = config.family == CheckpointFamily::kUnpacked ? ReadUnpacked : ReadLatent;
+    const auto read = IsUnpacked(config) ? ReadUnpacked : ReadLatent;
     STERNA_ASSIGN_OR_RETURN(linear.w, read(reader, name + ".weight", rows, cols));
   } else {
     STERNA_ASSIGN_OR_RETURN(linear.w, ReadPacked(reader, name + ".weight", rows, cols));
@@ -93,6 +101,12 @@ StatusOr<LayerWeights> ReadLayer(TensorReader& reader, const ModelConfig& config
   STERNA_ASSIGN_OR_RETURN(layer.k, attention("k", kv_heads, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.v, attention("v", kv_heads, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.o, attention("o", hidden, heads));
+  if (config.qk_norm) {
+    STERNA_ASSIGN_OR_RETURN(layer.q_norm,
+                            reader.Vector(prefix + "self_attn.q_norm.weight", config.head_dim));
+    STERNA_ASSIGN_OR_RETURN(layer.k_norm,
+                            reader.Vector(prefix + "self_attn.k_norm.weight", config.head_dim));
+  }
   STERNA_ASSIGN_OR_RETURN(layer.post_attention_norm,
                           reader.Vector(prefix + "post_attention_layernorm.weight", hidden));
   STERNA_ASSIGN_OR_RETURN(layer.gate, mlp("gate", ffn, hidden));
@@ -212,27 +226,45 @@ StatusOr<DenseMatrix> MakeHead(const char* name, const TensorView& view, HeadTyp
   return Annotate(head.status(), absl::StrCat(view.file, ": tensor '", name, "'"));
 }
 
+// Embedding or head of an unpacked checkpoint whose values are ternary; empty where they are
+// others, or of another family.
+StatusOr<TernaryMatrix> ReadIfTernary(TensorReader& reader, const ModelConfig& config,
+                                      const std::string& name) {
+  if (!IsUnpacked(config)) return TernaryMatrix();
+  StatusOr<TernaryMatrix> matrix =
+      ReadUnpacked(reader, name, config.vocab_size, config.hidden_size);
+  if (absl::IsInvalidArgument(matrix.status())) return TernaryMatrix();
+  return matrix;
+}
+
 Status ReadEmbeddingAndHead(TensorReader& reader, const ModelConfig& config, HeadType head_type,
                             ThreadPool& pool, ModelWeights& weights) {
   constexpr char kEmbedding[] = "model.embed_tokens.weight";
   constexpr char kHead[] = "lm_head.weight";
   const std::vector<int64_t> shape = {config.vocab_size, config.hidden_size};
   STERNA_ASSIGN_OR_RETURN(const TensorView* embedding, reader.GetFloat(kEmbedding, shape));
+  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding, ReadIfTernary(reader, config, kEmbedding));
+  const bool ternary = !weights.ternary_embedding.empty();
   if (!config.tie_embeddings) {
-    weights.embedding = MakeDenseRows(*embedding, weights.buffers);
+    if (!ternary) weights.embedding = MakeDenseRows(*embedding, weights.buffers);
     if (!reader.Has(kHead)) {
       return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
                                               embedding->file, " lacks tensor '", kHead, "'"));
     }
     STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.GetFloat(kHead, shape));
+    STERNA_ASSIGN_OR_RETURN(weights.untied_ternary_head, ReadIfTernary(reader, config, kHead));
+    if (!weights.untied_ternary_head.empty()) return absl::OkStatus();
     STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(kHead, *head, head_type, pool, weights.buffers));
     return absl::OkStatus();
   }
   weights.tied = true;
-  STERNA_ASSIGN_OR_RETURN(weights.head,
-                          MakeHead(kEmbedding, *embedding, head_type, pool, weights.buffers));
-  weights.embedding =
-      head_type == HeadType::kAsStored ? weights.head : MakeDenseRows(*embedding, weights.buffers);
+  if (!ternary) {
+    STERNA_ASSIGN_OR_RETURN(weights.head,
+                            MakeHead(kEmbedding, *embedding, head_type, pool, weights.buffers));
+    weights.embedding = head_type == HeadType::kAsStored
+                            ? weights.head
+                            : MakeDenseRows(*embedding, weights.buffers);
+  }
   if (!reader.Has(kHead)) return absl::OkStatus();
   // Some tools store the tied matrix twice. Anything else is another model than the config says.
   STERNA_ASSIGN_OR_RETURN(const TensorView* head, reader.Get(kHead));
@@ -287,13 +319,15 @@ StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOpti
   ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
   TensorReader reader(tensors);
   STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(reader, config, head.type, pool, weights));
-  STERNA_RETURN_IF_ERROR(AddShortlist(head, pool, weights));
+  STERNA_RETURN_IF_ERROR(weights.ternary_head() != nullptr ? CheckTernaryHead(head)
+                                                           : AddShortlist(head, pool, weights));
   STERNA_ASSIGN_OR_RETURN(weights.final_norm,
                           reader.Vector("model.norm.weight", config.hidden_size));
   STERNA_RETURN_IF_ERROR(CheckSubNorms(tensors, config));
   std::set<std::string> used(reader.used().begin(), reader.used().end());
   STERNA_RETURN_IF_ERROR(ReadLayers(tensors, config, pool, weights.layers, used));
   STERNA_RETURN_IF_ERROR(CheckUnused(tensors, config, used));
+  checkpoint.config.scale_group_size = UnifyScaleGroups(weights);
   weights.mapped_files =
       std::move(tensors).TakeFilesOf({weights.embedding.data, weights.head.data});
   return checkpoint;

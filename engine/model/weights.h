@@ -139,8 +139,8 @@ struct Checkpoint {
   ModelWeights weights;
 };
 
-// Loads a Hugging Face directory of families A, A', B, C or D: config.json and model.safetensors or
-// the shards that model.safetensors.index.json names, memory-mapped. Every tensor the config
+// Loads a Hugging Face directory of families A, A', B, C, D or E: config.json and model.safetensors
+// or the shards that model.safetensors.index.json names, memory-mapped. Every tensor the config
 // implies must be there with its exact shape and type, and no weight may hold code 3. Sub-norms
 // must be there where the config implies them, by its family's names, and nowhere else; config and
 // tensors that disagree are refused with both named. Errors: NotFound, InvalidArgument, DataLoss
