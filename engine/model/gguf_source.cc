@@ -69,6 +69,8 @@ class GgufSource final : public WeightSource {
   }
   StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override;
   StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
+  StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
+                                       int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
   Status CheckUnused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
@@ -84,6 +86,7 @@ class GgufSource final : public WeightSource {
   StatusOr<const GgufTensor*> Get(const std::string& name, const std::vector<int64_t>& shape)
       STERNA_EXCLUDES(mutex_);
   RowOrder RowOrderOf(const std::string& name) const;
+  StatusOr<TernaryMatrix> Read(const GgufTensor& tensor, const RowOrder& order);
 
   GgufCheckpoint tensors_;
   const ModelConfig& config_;
@@ -168,26 +171,41 @@ StatusOr<std::vector<float>> GgufSource::Vector(const std::string& name, int64_t
   return ordered;
 }
 
+// A tensor of any type whose weights are ternary; InvalidArgument where they are not.
+StatusOr<TernaryMatrix> GgufSource::Read(const GgufTensor& tensor, const RowOrder& order) {
+  StatusOr<TernaryMatrix> w;
+  if (IsTernaryGgufType(tensor.type)) {
+    w = ReadGgufTernaryMatrix(tensor, i2s_layout_, order);
+  } else {
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(tensor));
+    w = ReadUnpacked(stored, order);
+  }
+  if (!w.ok()) return w;
+  CountRead(tensor.bytes);
+  MappedFile::Forget(tensor.bytes);
+  return w;
+}
+
+StatusOr<TernaryMatrix> GgufSource::TernaryTable(const std::string& name, int64_t rows,
+                                                 int64_t cols) {
+  STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {rows, cols}));
+  StatusOr<TernaryMatrix> matrix = Read(*tensor, {});
+  if (absl::IsInvalidArgument(matrix.status())) return TernaryMatrix();
+  return matrix;
+}
+
 StatusOr<TernaryMatrix> GgufSource::Ternary(const std::string& name, int64_t rows, int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name + ".weight", {rows, cols}));
-  StatusOr<TernaryMatrix> w;
-  if (IsTernaryGgufType(tensor->type)) {
-    STERNA_ASSIGN_OR_RETURN(w, ReadGgufTernaryMatrix(*tensor, i2s_layout_, RowOrderOf(name)));
-  } else {
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(*tensor));
-    STERNA_ASSIGN_OR_RETURN(w, ReadUnpacked(stored, RowOrderOf(name)));
-  }
-  CountRead(tensor->bytes);
-  MappedFile::Forget(tensor->bytes);
+  STERNA_ASSIGN_OR_RETURN(TernaryMatrix w, Read(*tensor, RowOrderOf(name)));
   // Conversions of family C keep the scale apart.
   if (!Has(name + ".scale")) return w;
   STERNA_ASSIGN_OR_RETURN(const std::vector<float> scale, Vector(name + ".scale", 1));
-  if (w->granularity() != ScaleGranularity::kTensor || !(scale[0] > 0)) {
+  if (w.granularity() != ScaleGranularity::kTensor || !(scale[0] > 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
         tensors_.Find(InFile(name + ".scale"))->Where(), "is ", scale[0],
         ", but must be above zero, and the weights' own scale one for the whole tensor"));
   }
-  w->SetTensorScale(w->tensor_scale() * scale[0]);
+  w.SetTensorScale(w.tensor_scale() * scale[0]);
   return w;
 }
 

@@ -4,11 +4,13 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/model/gguf_tensor_types.h"
+#include "engine/model/scale_groups.h"
 #include "kernels/half_float.h"
 
 namespace sterna {
@@ -133,36 +135,6 @@ Status CheckBalance(const GgufTensor& tensor, I2sLayout layout, const Histogram&
       "whose layout of I2_S is not read"));
 }
 
-// The scales of a matrix whose groups had `scales` [rows][groups], where 0 is of groups of zeros:
-// the coarsest that say the same.
-void SetCoarsestScales(std::span<const float> scales, int64_t group_size, TernaryMatrix& matrix) {
-  const int64_t groups = static_cast<int64_t>(scales.size()) / matrix.rows();
-  // What all but 0 are equal to; 0 when there is nothing else; -1 when they differ.
-  const auto common = [](std::span<const float> of) {
-    float scale = 0;
-    for (const float other : of) {
-      if (other == 0 || other == scale) continue;
-      if (scale != 0) return -1.0f;
-      scale = other;
-    }
-    return scale;
-  };
-  if (const float scale = common(scales); scale >= 0) {
-    // Of a matrix of zeros any will do.
-    matrix.SetTensorScale(scale == 0 ? 1 : scale);
-    return;
-  }
-  std::vector<float> of_rows(static_cast<size_t>(matrix.rows()));
-  for (int64_t row = 0; row < matrix.rows(); ++row) {
-    of_rows[row] = common(scales.subspan(row * groups, groups));
-    if (of_rows[row] < 0) {
-      matrix.SetGroupScales(scales, group_size);
-      return;
-    }
-  }
-  matrix.SetRowScales(of_rows);
-}
-
 }  // namespace
 
 bool IsTernaryGgufType(GgufTensorType type) {
@@ -244,7 +216,7 @@ StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor, I2sLayou
   if (tensor.type == GgufTensorType::kI2s) {
     STERNA_RETURN_IF_ERROR(CheckBalance(tensor, i2s_layout, histogram));
   }
-  SetCoarsestScales(scales, group_size, matrix);
+  SetCoarsestScales(std::move(scales), group_size, matrix);
   return matrix;
 }
 

@@ -63,12 +63,10 @@ class GgufTernaryReader {
   float tensor_scale_;  // of I2_S
 };
 
-// The whole tensor as a matrix [rows, cols], with scales for the tensor, for rows or for groups:
-// the coarsest that says exactly the same. A group of zeros goes with any scale, as writers give it
-// 0; and one of scale 0 is a group of zeros. Errors of the reader, and DataLoss when the weights of
-// an I2_S tensor are so unbalanced that they cannot be what they seem. Memory: the matrix and
-// [rows, num_groups] floats on the way.
-// Rows are put where `row_order` says.
+// The whole tensor as a matrix [rows, cols], with the coarsest scales that say exactly the same
+// (scale_groups.h); rows are put where `row_order` says. A group of scale 0 is a group of zeros.
+// Errors of the reader, and DataLoss when the weights of an I2_S tensor are so unbalanced that they
+// cannot be what they seem. Memory: the matrix and [rows, num_groups] floats on the way.
 StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor,
                                               I2sLayout i2s_layout = I2sLayout::kX86,
                                               const RowOrder& row_order = {});

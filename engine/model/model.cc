@@ -252,6 +252,7 @@ void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const Samp
                      .x = x});
   ops_->RotaryTable({.positions = step.positions,
                      .inv_freq = inv_freq_.span(),
+                     .factor = config_->rope.attention_factor,
                      .cos = cos_.Rows(tokens),
                      .sin = sin_.Rows(tokens)});
   ActiveTokens active = {

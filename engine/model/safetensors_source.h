@@ -1,4 +1,4 @@
-// The weights of a Hugging Face directory: families A, A', B, C and D (docs/formats.md).
+// The weights of a Hugging Face directory: families A, A', B, C, D and E (docs/formats.md).
 #ifndef STERNA_ENGINE_MODEL_SAFETENSORS_SOURCE_H_
 #define STERNA_ENGINE_MODEL_SAFETENSORS_SOURCE_H_
 

@@ -150,10 +150,10 @@ struct LoadOptions {
   LoadProgress progress;                   // may be empty
 };
 
-// Loads the weights of families A, A', B, C or D: a Hugging Face directory's model.safetensors or
-// its shards, or GGUF files; all are memory-mapped. Every tensor the config implies must be there
-// with its exact shape and a type it can have, and no weight may hold code 3. Sub-norms must be
-// there where the config implies them and nowhere else; config and tensors that disagree are
+// Loads the weights of families A, A', B, C, D or E: a Hugging Face directory's model.safetensors
+// or its shards, or GGUF files; all are memory-mapped. Every tensor the config implies must be
+// there with its exact shape and a type it can have, and no weight may hold code 3. Sub-norms must
+// be there where the config implies them and nowhere else; config and tensors that disagree are
 // refused with both named. Errors: NotFound, InvalidArgument, DataLoss (corrupt file), each naming
 // file and tensor.
 StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& options = {});

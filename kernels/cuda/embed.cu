@@ -58,7 +58,7 @@ __global__ void __launch_bounds__(kThreads) EmbedTokensKernel(const EmbedTokensA
   }
 }
 
-// A thread writes four neighbouring columns: one 2-bit field of a word.
+// A thread writes four neighbouring columns: one 2-bit field of a word (fragment_format.h).
 __global__ void __launch_bounds__(kThreads) EmbedTernaryKernel(const EmbedTokensArgs p) {
   LetNextKernelStart();
   WaitForPreviousKernel();
@@ -69,9 +69,12 @@ __global__ void __launch_bounds__(kThreads) EmbedTernaryKernel(const EmbedTokens
   uint32_t codes = 0x01010101u * kTernaryCodeZero;
   float scale = table.scale;
   if (row >= 0) {
-    const TernaryCodePosition at = LocateFragmentCode(row, col, table.cols);
-    const auto* const bytes = static_cast<const uint8_t*>(table.packed) + at.byte;
-    codes = *reinterpret_cast<const uint32_t*>(bytes) >> at.shift & 0x03030303u;
+    const int64_t col_blocks = (table.cols + 127) / 128;
+    const int64_t block = row / 16 * col_blocks + col / 128;
+    const int lane = row % 8 * 4 + col % 16 / 4;
+    const int word = row % 16 / 8 + col % 32 / 16 * 2;
+    codes = static_cast<const uint32_t*>(table.packed)[block * 128 + lane * 4 + word];
+    codes = codes >> (2 * (col % 128 / 32)) & 0x03030303u;
     if (table.scales != nullptr) {
       const int groups = (table.cols + table.group_cols - 1) / table.group_cols;
       const int64_t group = static_cast<int64_t>(row / 16) * groups + col / table.group_cols;

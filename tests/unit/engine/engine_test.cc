@@ -111,7 +111,6 @@ TEST(BitExactTest, TernaryEmbeddingAndHead) {
       const std::vector<Output> alone = RunAlone(reference, requests);
       options.engine.max_chunk_tokens = 7;
       options.cpu.num_threads = 2;
-      options.engine.num_kv_blocks = 18;
       TinyEngine tiny(options);
       ExpectSameBits(alone, RunTogether(tiny, requests), isa + " together");
       EXPECT_GT(tiny.sums().most_running, 4) << "the requests did not run together";

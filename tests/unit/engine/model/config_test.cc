@@ -175,6 +175,53 @@ TEST(ModelConfigTest, ALlamaWithoutQuantizationConfigIsFamilyD) {
   EXPECT_TRUE(config->attention_bias);
 }
 
+Json Qwen3Config() {
+  Json config = LlamaConfig();
+  config.merge_patch(Json::parse(R"({"model_type": "qwen3", "quantization_config": null,
+      "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "rms_norm_eps": 1e-6,
+      "use_sliding_window": false, "sliding_window": null, "max_window_layers": 2,
+      "layer_types": ["full_attention", "full_attention"], "tie_word_embeddings": true})"));
+  return config;
+}
+
+TEST(ModelConfigTest, ReadsFamilyE) {
+  const auto config = Read(Qwen3Config());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kGrouped);
+  EXPECT_EQ(FamilyName(config->family), "E");
+  EXPECT_EQ(config->model_type, "qwen3");
+  EXPECT_TRUE(config->qk_norm);
+  EXPECT_TRUE(config->tie_embeddings);
+  EXPECT_FALSE(config->has_sub_norms());
+  EXPECT_FALSE(config->attention_bias);
+  EXPECT_EQ(config->head_dim, 128);
+  EXPECT_FALSE(Read(LlamaConfig())->qk_norm);
+  EXPECT_TRUE(ReadPatched(R"({"attention_bias": true})", Qwen3Config())->attention_bias);
+}
+
+TEST(ModelConfigTest, RefusesAQwen3OfAnotherKind) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"head_dim": null})", "head_dim is missing, but model_type qwen3 requires it"},
+      {R"({"num_key_value_heads": null})", "num_key_value_heads is missing, but model_type qwen3"},
+      {R"({"use_sliding_window": true})", "use_sliding_window is true, but sliding windows are"},
+      {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types is ["},
+      {R"({"layer_types": "full_attention"})", "layer_types is \"full_attention\", but supported"},
+      {R"({"mlp_bias": true})", "mlp_bias is true, but model_type qwen3 has no such"},
+  };
+  for (const auto& [patch, message] : cases) {
+    SCOPED_TRACE(patch);
+    EXPECT_THAT(ReadPatched(patch, Qwen3Config()).status().message(), HasSubstr(message));
+  }
+}
+
+// Falcon3: a llama whose heads are as large as none of the others'.
+TEST(ModelConfigTest, HeadsOf256) {
+  const auto config = ReadPatched(R"({"head_dim": 256, "rope_theta": 1000042})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 256);
+  EXPECT_EQ(config->rope.theta, 1000042.0);
+}
+
 TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
   auto config = ReadPatched(R"({"head_dim": 20, "num_key_value_heads": null, "hidden_act": "swish",
       "attention_bias": true, "mlp_bias": true, "rope_theta": null, "eos_token_id": null,
@@ -221,6 +268,336 @@ TEST(ModelConfigTest, RopeForms) {
   EXPECT_EQ(config->rope.theta, 500000.0);
   EXPECT_EQ(config->rope.factor, 32.0);
   EXPECT_EQ(config->rope.original_max_positions, 8192);
+}
+
+TEST(ModelConfigTest, YarnRope) {
+  auto config = ReadPatched(R"({"rope_theta": null, "rope_parameters": {"rope_type": "yarn",
+      "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 16384}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(config->rope.theta, 1e6);
+  EXPECT_EQ(config->rope.factor, 4.0);
+  EXPECT_EQ(config->rope.original_max_positions, 16384);
+  EXPECT_EQ(config->rope.beta_fast, 32);
+  EXPECT_EQ(config->rope.beta_slow, 1);
+  EXPECT_TRUE(config->rope.truncate);
+  // This and the next are Transformers' own.
+  EXPECT_NEAR(config->rope.attention_factor, 1.138629436111989, 1e-15);
+
+  config = ReadPatched(R"({"original_max_position_embeddings": 1024, "rope_scaling": {
+      "type": "yarn", "factor": 4.0, "truncate": false, "beta_fast": 16.0, "beta_slow": 2.0,
+      "mscale": 0.7, "mscale_all_dim": 1.3}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.original_max_positions, 1024);
+  EXPECT_EQ(config->rope.beta_fast, 16);
+  EXPECT_EQ(config->rope.beta_slow, 2);
+  EXPECT_FALSE(config->rope.truncate);
+  EXPECT_NEAR(config->rope.attention_factor, 0.9295234923939468, 1e-15);
+
+  config = ReadPatched(R"({"rope_scaling": {"type": "yarn", "factor": 1.0, "mscale": 0.7,
+      "original_max_position_embeddings": 256}})");
+  EXPECT_EQ(config->rope.attention_factor, 1.0);
+  config = ReadPatched(R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
+      "attention_factor": 0.75, "original_max_position_embeddings": 256}})");
+  EXPECT_EQ(config->rope.attention_factor, 0.75);
+}
+
+TEST(ModelConfigTest, RefusesBadYarnRope) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"factor": null})", "rope_scaling.factor is missing"},
+      {R"({"original_max_position_embeddings": null})",
+       "original_max_position_embeddings is missing"},
+      {R"({"beta_fast": 0.5})",
+       "rope_scaling.beta_fast is 0.5, but must be no less than beta_slow"},
+      {R"({"beta_slow": -1})", "rope_scaling.beta_slow is -1"},
+      {R"({"truncate": 1})", "rope_scaling.truncate is 1, but must be true or false"},
+      {R"({"attention_factor": "high"})", "rope_scaling.attention_factor is \"high\""},
+      {R"({"mscale": 0})", "rope_scaling.mscale is 0"},
+      {R"({"rope_theta": 1})", "rope_scaling.rope_theta is 1, but must be above 1 for yarn"},
+  };
+  for (const auto& [patch, message] : cases) {
+    SCOPED_TRACE(patch);
+    Json config = LlamaConfig();
+    config["rope_scaling"] =
+        Json::parse(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64})");
+    config["rope_scaling"].merge_patch(Json::parse(patch));
+    EXPECT_THAT(Read(config).status().message(), HasSubstr(message));
+  }
+  Json config = LlamaConfig();
+  config["original_max_position_embeddings"] = 65;
+  config["rope_scaling"] =
+      Json::parse(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64})");
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("outside says something else"));
+}
+
+TEST(ModelConfigTest, RefusesBadFieldsNamingFieldAndValue) {
+  struct Case {
+    const char* patch;
+    const char* message;
+  };
+  const Case cases[] = {
+      {R"({"hidden_size": null})", "hidden_size is missing, but must be an integer"},
+      {R"({"hidden_size": "64"})", "hidden_size is \\\"64\\\""},
+      {R"({"hidden_size": 64.0})", "hidden_size is 64.0"},
+      {R"({"hidden_size": 0})", "hidden_size is 0"},
+      {R"({"hidden_size": -64})", "hidden_size is -64"},
+      {R"({"hidden_size": 18446744073709551615})", "hidden_size is 18446744073709551615"},
+      {R"({"hidden_size": 1e300})", "hidden_size is 1e+300"},
+      {R"({"hidden_size": 66})", "must divide hidden_size, 66"},
+      {R"({"hidden_size": 60})", "the head size, 15, must be even"},
+      {R"({"intermediate_size": 0})", "intermediate_size is 0"},
+      {R"({"num_hidden_layers": true})", "num_hidden_layers is true"},
+      {R"({"num_attention_heads": []})", "num_attention_heads is []"},
+      {R"({"num_key_value_heads": 3})", "num_key_value_heads is 3, but must divide"},
+      {R"({"num_key_value_heads": 8})", "num_key_value_heads is 8"},
+      {R"({"head_dim": 15})", "head_dim is 15"},
+      {R"({"vocab_size": 0})", "vocab_size is 0"},
+      {R"({"max_position_embeddings": 3000000000})", "max_position_embeddings is 3000000000"},
+      {R"({"rms_norm_eps": 0})", "rms_norm_eps is 0"},
+      {R"({"rms_norm_eps": "1e-5"})", "rms_norm_eps is"},
+      {R"({"hidden_act": "gelu"})", "supported: silu, swish, relu2"},
+      {R"({"tie_word_embeddings": 1})", "tie_word_embeddings is 1"},
+      {R"({"rope_theta": -1})", "rope_theta is -1"},
+      {R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})",
+       "rope_scaling.rope_type is \\\"yarn\\\", but supported: default, linear, llama3"},
+      {R"({"rope_scaling": {"factor": 2}})", "rope_scaling.type is missing"},
+      {R"({"rope_scaling": {"type": "linear"}})", "rope_scaling.factor is missing"},
+      {R"({"rope_scaling": 4})", "rope_scaling is 4"},
+      {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 4,
+           "high_freq_factor": 4, "original_max_position_embeddings": 64}})",
+       "must be above low_freq_factor"},
+      {R"({"rope_scaling": {"rope_type": "llama3", "factor": 8, "low_freq_factor": 1,
+           "high_freq_factor": 4}})",
+       "original_max_position_embeddings is missing"},
+      {R"({"rope_scaling": {"type": "linear", "factor": 2},
+           "rope_parameters": {"rope_type": "default"}})",
+       "rope_parameters is there too"},
+      {R"({"partial_rotary_factor": 0.5})", "partial_rotary_factor is 0.5"},
+      {R"({"rope_interleaved": true})", "rope_interleaved is true"},
+      {R"({"eos_token_id": 100})", "eos_token_id is 100, but must be a token id from 0 to 99"},
+      {R"({"eos_token_id": [3, -1]})", "eos_token_id is [3,-1]"},
+      {R"({"eos_token_id": "</s>"})", "eos_token_id is"},
+      {R"({"quantization_config": {"quant_method": "gptq"}})",
+       "quantization_config.quant_method is \\\"gptq\\\", but supported: bitnet"},
+      {R"({"quantization_config": {"quant_method": null}})",
+       "quantization_config.quant_method is missing"},
+      {R"({"quantization_config": {"linear_class": "linear"}})",
+       "quantization_config.linear_class"},
+      {R"({"quantization_config": {"quantization_mode": "online"}})",
+       "need linear_class autobitlinear"},
+      {R"({"quantization_config": {"modules_to_not_convert": []}})",
+       "modules_to_not_convert is []"},
+      {R"({"quantization_config": {"use_rms_norm": "yes"}})", "quantization_config.use_rms_norm"},
+      {R"({"quantization_config": 3})", "quantization_config is 3"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.patch);
+    const Status status = ReadPatched(c.patch).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.message(), HasSubstr("config.json"));
+    EXPECT_THAT(status.message(), HasSubstr(c.message));
+  }
+}
+
+TEST(ModelConfigTest, RefusesOtherFamiliesByName) {
+  struct Case {
+    const char* patch;
+    const char* message;
+  };
+  const Case cases[] = {
+      {R"({"quantization_config": null, "model_type": "bitnet"})",
+       "model_type bitnet without quantization_config; loaded are"},
+      {R"({"model_type": "qwen3"})",
+       "a model of model_type qwen3 with quantization_config; loaded are"},
+      {R"({"model_type": "qwen3"})", "and E (model_type qwen3 without it)"},
+      {R"({"model_type": "qwen3_moe"})", "is \"qwen3_moe\", but supported: bitnet, llama, qwen3"},
+      {R"({"model_type": null})", "model_type is missing"},
+      {R"({"architectures": ["LlamaForCausalLM"]})",
+       "architectures is [\\\"LlamaForCausalLM\\\"], but weight_bits and input_bits are those of"},
+      {R"({"architectures": ["BitnetForCausalLM", "LlamaForCausalLM"], "weight_bits": null})",
+       "architectures is [\\\"BitnetForCausalLM\\\",\\\"LlamaForCausalLM\\\"]"},
+      {R"({"quantization_config": {"quant_method": "bitnet"}})", "quantization_config is {"},
+      {R"({"mlp_bias": true})", "mlp_bias is true"},
+      {R"({"hidden_size": 66})", "must divide hidden_size, 66"},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.patch);
+    const Status status = ReadPatched(c.patch, FamilyCConfig()).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
+    EXPECT_THAT(status.message(), HasSubstr("config.json"));
+    EXPECT_THAT(status.message(), HasSubstr(c.message));
+  }
+  // Each sign alone makes a config one of family C, so that a half of one is not read as a llama.
+  for (const char* sign : {R"({"weight_bits": 1})", R"({"input_bits": 8})",
+                           R"({"architectures": ["BitnetForCausalLM"]})"}) {
+    SCOPED_TRACE(sign);
+    EXPECT_THAT(ReadPatched(sign).status().message(), HasSubstr("family C"));
+  }
+}
+
+TEST(ModelConfigTest, ALlamaWithoutQuantizationConfigIsFamilyD) {
+  const auto config = ReadPatched(R"({"quantization_config": null, "attention_bias": true})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kUnpacked);
+  EXPECT_EQ(FamilyName(config->family), "D");
+  EXPECT_FALSE(config->has_sub_norms());
+  EXPECT_FALSE(config->linear_rms_norm);
+  EXPECT_TRUE(config->attention_bias);
+}
+
+Json Qwen3Config() {
+  Json config = LlamaConfig();
+  config.merge_patch(Json::parse(R"({"model_type": "qwen3", "quantization_config": null,
+      "architectures": ["Qwen3ForCausalLM"], "head_dim": 128, "rms_norm_eps": 1e-6,
+      "use_sliding_window": false, "sliding_window": null, "max_window_layers": 2,
+      "layer_types": ["full_attention", "full_attention"], "tie_word_embeddings": true})"));
+  return config;
+}
+
+TEST(ModelConfigTest, ReadsFamilyE) {
+  const auto config = Read(Qwen3Config());
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->family, CheckpointFamily::kGrouped);
+  EXPECT_EQ(FamilyName(config->family), "E");
+  EXPECT_EQ(config->model_type, "qwen3");
+  EXPECT_TRUE(config->qk_norm);
+  EXPECT_TRUE(config->tie_embeddings);
+  EXPECT_FALSE(config->has_sub_norms());
+  EXPECT_FALSE(config->attention_bias);
+  EXPECT_EQ(config->head_dim, 128);
+  EXPECT_FALSE(Read(LlamaConfig())->qk_norm);
+  EXPECT_TRUE(ReadPatched(R"({"attention_bias": true})", Qwen3Config())->attention_bias);
+}
+
+TEST(ModelConfigTest, RefusesAQwen3OfAnotherKind) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"head_dim": null})", "head_dim is missing, but model_type qwen3 requires it"},
+      {R"({"num_key_value_heads": null})", "num_key_value_heads is missing, but model_type qwen3"},
+      {R"({"use_sliding_window": true})", "use_sliding_window is true, but sliding windows are"},
+      {R"({"layer_types": ["full_attention", "sliding_attention"]})", "layer_types is ["},
+      {R"({"layer_types": "full_attention"})", "layer_types is \"full_attention\", but supported"},
+      {R"({"mlp_bias": true})", "mlp_bias is true, but model_type qwen3 has no such"},
+  };
+  for (const auto& [patch, message] : cases) {
+    SCOPED_TRACE(patch);
+    EXPECT_THAT(ReadPatched(patch, Qwen3Config()).status().message(), HasSubstr(message));
+  }
+}
+
+// Falcon3: a llama whose heads are as large as none of the others'.
+TEST(ModelConfigTest, HeadsOf256) {
+  const auto config = ReadPatched(R"({"head_dim": 256, "rope_theta": 1000042})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 256);
+  EXPECT_EQ(config->rope.theta, 1000042.0);
+}
+
+TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
+  auto config = ReadPatched(R"({"head_dim": 20, "num_key_value_heads": null, "hidden_act": "swish",
+      "attention_bias": true, "mlp_bias": true, "rope_theta": null, "eos_token_id": null,
+      "quantization_config": {"use_rms_norm": true, "rms_norm_eps": 0.001,
+                              "modules_to_not_convert": ["lm_head"]}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 20);
+  EXPECT_EQ(config->num_kv_heads, 4);
+  EXPECT_EQ(config->activation, Activation::kSilu);
+  EXPECT_TRUE(config->attention_bias);
+  EXPECT_TRUE(config->mlp_bias);
+  EXPECT_TRUE(config->linear_rms_norm);
+  EXPECT_EQ(config->linear_rms_norm_eps, 0.001);
+  EXPECT_EQ(config->rope.theta, 10000.0);
+  EXPECT_TRUE(config->eos_token_ids.empty());
+
+  Json bitnet = BitNetConfig("offline");
+  bitnet.erase("rope_theta");
+  bitnet.erase("hidden_act");
+  config = Read(bitnet);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.theta, 500000.0);
+  EXPECT_EQ(config->activation, Activation::kReluSquared);
+}
+
+TEST(ModelConfigTest, RopeForms) {
+  auto config = ReadPatched(
+      R"({"rope_theta": null, "rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.theta, 1e6);
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kNone);
+
+  config = ReadPatched(R"({"rope_scaling": {"type": "linear", "factor": 2.5}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.theta, 20000.0);
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kLinear);
+  EXPECT_EQ(config->rope.factor, 2.5);
+
+  config = ReadPatched(R"({"rope_theta": null, "rope_parameters": {"rope_type": "llama3",
+      "rope_theta": 500000.0, "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+      "original_max_position_embeddings": 8192}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kLlama3);
+  EXPECT_EQ(config->rope.theta, 500000.0);
+  EXPECT_EQ(config->rope.factor, 32.0);
+  EXPECT_EQ(config->rope.original_max_positions, 8192);
+}
+
+TEST(ModelConfigTest, YarnRope) {
+  auto config = ReadPatched(R"({"rope_theta": null, "rope_parameters": {"rope_type": "yarn",
+      "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 16384}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.scaling, RopeScaling::kYarn);
+  EXPECT_EQ(config->rope.theta, 1e6);
+  EXPECT_EQ(config->rope.factor, 4.0);
+  EXPECT_EQ(config->rope.original_max_positions, 16384);
+  EXPECT_EQ(config->rope.beta_fast, 32);
+  EXPECT_EQ(config->rope.beta_slow, 1);
+  EXPECT_TRUE(config->rope.truncate);
+  // This and the next are Transformers' own.
+  EXPECT_NEAR(config->rope.attention_factor, 1.138629436111989, 1e-15);
+
+  config = ReadPatched(R"({"original_max_position_embeddings": 1024, "rope_scaling": {
+      "type": "yarn", "factor": 4.0, "truncate": false, "beta_fast": 16.0, "beta_slow": 2.0,
+      "mscale": 0.7, "mscale_all_dim": 1.3}})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->rope.original_max_positions, 1024);
+  EXPECT_EQ(config->rope.beta_fast, 16);
+  EXPECT_EQ(config->rope.beta_slow, 2);
+  EXPECT_FALSE(config->rope.truncate);
+  EXPECT_NEAR(config->rope.attention_factor, 0.9295234923939468, 1e-15);
+
+  config = ReadPatched(R"({"rope_scaling": {"type": "yarn", "factor": 1.0, "mscale": 0.7,
+      "original_max_position_embeddings": 256}})");
+  EXPECT_EQ(config->rope.attention_factor, 1.0);
+  config = ReadPatched(R"({"rope_scaling": {"type": "yarn", "factor": 4.0,
+      "attention_factor": 0.75, "original_max_position_embeddings": 256}})");
+  EXPECT_EQ(config->rope.attention_factor, 0.75);
+}
+
+TEST(ModelConfigTest, RefusesBadYarnRope) {
+  const std::pair<const char*, const char*> cases[] = {
+      {R"({"factor": null})", "rope_scaling.factor is missing"},
+      {R"({"original_max_position_embeddings": null})",
+       "original_max_position_embeddings is missing"},
+      {R"({"beta_fast": 0.5})",
+       "rope_scaling.beta_fast is 0.5, but must be no less than beta_slow"},
+      {R"({"beta_slow": -1})", "rope_scaling.beta_slow is -1"},
+      {R"({"truncate": 1})", "rope_scaling.truncate is 1, but must be true or false"},
+      {R"({"attention_factor": "high"})", "rope_scaling.attention_factor is \"high\""},
+      {R"({"mscale": 0})", "rope_scaling.mscale is 0"},
+      {R"({"rope_theta": 1})", "rope_scaling.rope_theta is 1, but must be above 1 for yarn"},
+  };
+  for (const auto& [patch, message] : cases) {
+    SCOPED_TRACE(patch);
+    Json config = LlamaConfig();
+    config["rope_scaling"] =
+        Json::parse(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64})");
+    config["rope_scaling"].merge_patch(Json::parse(patch));
+    EXPECT_THAT(Read(config).status().message(), HasSubstr(message));
+  }
+  Json config = LlamaConfig();
+  config["original_max_position_embeddings"] = 65;
+  config["rope_scaling"] =
+      Json::parse(R"({"type": "yarn", "factor": 4, "original_max_position_embeddings": 64})");
+  EXPECT_THAT(Read(config).status().message(), HasSubstr("outside says something else"));
 }
 
 TEST(ModelConfigTest, RefusesBadFieldsNamingFieldAndValue) {

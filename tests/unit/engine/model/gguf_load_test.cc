@@ -1,5 +1,5 @@
 // LoadCheckpoint of GGUF files: the same weights as from safetensors, whatever they are packed in.
-#include <filesystem>
+
 #include <map>
 #include <random>
 #include <string>
@@ -11,6 +11,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/gguf_model.h"
+#include "tests/testing/paths.h"
 #include "tests/testing/safetensors_writer.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/unit/engine/model/checkpoint_testing.h"
@@ -80,6 +81,7 @@ TestCheckpoint LargerTest(CheckpointFamily family) {
 
 void ExpectSameMatrix(const TernaryMatrix& a, const TernaryMatrix& b) {
   ASSERT_EQ(a.rows(), b.rows());
+  if (a.empty()) return;
   ASSERT_EQ(a.cols(), b.cols());
   ASSERT_EQ(a.packed_bytes(), b.packed_bytes());
   EXPECT_EQ(std::memcmp(a.packed(), b.packed(), static_cast<size_t>(a.packed_bytes())), 0);
@@ -101,6 +103,8 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
   ASSERT_EQ(a.weights.layers.size(), b.weights.layers.size());
   EXPECT_EQ(DenseValues(a.weights.embedding), DenseValues(b.weights.embedding));
   EXPECT_EQ(DenseValues(a.weights.head), DenseValues(b.weights.head));
+  ExpectSameMatrix(a.weights.ternary_embedding, b.weights.ternary_embedding);
+  ExpectSameMatrix(a.weights.untied_ternary_head, b.weights.untied_ternary_head);
   EXPECT_EQ(a.weights.tied, b.weights.tied);
   EXPECT_EQ(testing::Loaded(a.weights.final_norm), testing::Loaded(b.weights.final_norm));
   for (size_t i = 0; i < a.weights.layers.size(); ++i) {
@@ -113,6 +117,8 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
     }
     EXPECT_EQ(testing::Loaded(x.input_norm), testing::Loaded(y.input_norm));
     EXPECT_EQ(testing::Loaded(x.post_attention_norm), testing::Loaded(y.post_attention_norm));
+    EXPECT_EQ(testing::Loaded(x.q_norm), testing::Loaded(y.q_norm));
+    EXPECT_EQ(testing::Loaded(x.k_norm), testing::Loaded(y.k_norm));
     EXPECT_EQ(testing::Loaded(x.attn_sub_norm), testing::Loaded(y.attn_sub_norm));
     EXPECT_EQ(testing::Loaded(x.ffn_sub_norm), testing::Loaded(y.ffn_sub_norm));
   }
@@ -127,7 +133,9 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
   EXPECT_EQ(c.num_kv_heads, d.num_kv_heads);
   EXPECT_EQ(c.scale_group_size, d.scale_group_size);
   EXPECT_FLOAT_EQ(static_cast<float>(c.rms_norm_eps), static_cast<float>(d.rms_norm_eps));
-  EXPECT_EQ(c.rope.InverseFrequencies(kHeadDim), d.rope.InverseFrequencies(kHeadDim));
+  EXPECT_EQ(c.qk_norm, d.qk_norm);
+  EXPECT_EQ(c.rope.InverseFrequencies(c.head_dim), d.rope.InverseFrequencies(c.head_dim));
+  EXPECT_EQ(c.rope.attention_factor, d.rope.attention_factor);
 }
 
 StatusOr<Checkpoint> LoadGguf(const testing::GgufContents& contents,
@@ -200,6 +208,30 @@ TEST(GgufLoadTest, FamilyDKeepsScalesOfRows) {
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(loaded->weights.layers[0].q.w.granularity(), ScaleGranularity::kRow);
     ExpectSameModel(*loaded, *wanted);
+  }
+}
+
+// Groups, with and without a ternary embedding, tied or not, and yarn.
+TEST(GgufLoadTest, FamilyEIsArchitectureQwen3) {
+  struct Case {
+    const char* model;
+    std::vector<GgufPacking> packings;
+  };
+  for (const Case& c :
+       {Case{"e-groups-64", {GgufPacking::kQ2_0Group64, GgufPacking::kF16}},
+        Case{"e-dense-embedding", {GgufPacking::kQ2_0Group64, GgufPacking::kF16}},
+        Case{"e-groups-128",
+             {GgufPacking::kQ2_0Group64, GgufPacking::kQ2_0Group128, GgufPacking::kF16}}}) {
+    const auto wanted =
+        LoadCheckpoint(testing::SourcePath(absl::StrCat("tests/golden/data/models/", c.model)));
+    ASSERT_TRUE(wanted.ok()) << wanted.status();
+    for (const GgufPacking packing : c.packings) {
+      SCOPED_TRACE(absl::StrCat(c.model, ", packing ", static_cast<int>(packing)));
+      const auto loaded = LoadGguf(GgufModelOf(*wanted, "qwen3", packing));
+      ASSERT_TRUE(loaded.ok()) << loaded.status();
+      EXPECT_GT(loaded->config.scale_group_size, 0);
+      ExpectSameModel(*loaded, *wanted);
+    }
   }
 }
 
