@@ -36,7 +36,9 @@ struct GenerationParameters {
   std::vector<std::pair<int64_t, double>> logit_bias;
   std::optional<uint64_t> seed;
   std::optional<int64_t> num_logprobs;
+  std::optional<int64_t> num_prompt_logprobs;
   std::optional<int64_t> max_tokens;
+  bool allows_no_output = false;  // max_tokens may be 0: something is told of the prompt
   std::vector<std::string> stop;
   std::vector<int64_t> stop_token_ids;
   bool ignore_eos = false;

@@ -176,7 +176,7 @@ void Model<F>::Sample(std::span<const SampleParams> params, std::span<SampleResu
 template <typename F>
 bool Model<F>::CanRecord(const StepBatch& batch) const {
   return ops_->records() && batch.num_logits() == batch.num_tokens() &&
-         batch.num_tokens() <= kMostRecordedTokens &&
+         batch.num_tokens() <= most_recorded_tokens() &&
          std::ranges::equal(batch.logit_rows,
                             std::views::iota(int32_t{0}, static_cast<int32_t>(batch.num_tokens())));
 }

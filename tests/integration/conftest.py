@@ -34,6 +34,7 @@ def pytest_addoption(parser):
     parser.addoption("--sterna-binary", default=os.environ.get(
         "STERNA_BINARY", str(ROOT / "build/release/server/sterna")))
     parser.addoption("--model-dir", default=str(ROOT / "models/stories"))
+    parser.addoption("--lm-eval-python", default=os.environ.get("LM_EVAL_PYTHON", sys.executable))
 
 
 @pytest.fixture(scope="session")

@@ -191,6 +191,7 @@ class TinyEngine {
 
 // Everything one stream brought.
 struct Output {
+  std::vector<OutputToken> prompt_logprobs;
   std::vector<OutputToken> tokens;
   std::string text;
   Completion end;
@@ -201,6 +202,9 @@ inline Output ReadAll(TokenStream& stream) {
   while (true) {
     StreamUpdate update = stream.WaitAndTake();
     STERNA_CHECK(!update.empty());
+    STERNA_CHECK(update.prompt_logprobs.empty() || output.tokens.empty());
+    output.prompt_logprobs.insert(output.prompt_logprobs.end(), update.prompt_logprobs.begin(),
+                                  update.prompt_logprobs.end());
     output.tokens.insert(output.tokens.end(), update.tokens.begin(), update.tokens.end());
     output.text += update.text;
     if (update.end) {
