@@ -26,6 +26,7 @@ StatusOr<Value> Trim(Runtime* runtime, const Value& value, const Arguments& argu
   STERNA_RETURN_IF_ERROR(arguments.Check("trim", {"chars"}));
   const Value* chars = arguments.Find(0, "chars");
   const std::string text = Str(value);
+  STERNA_RETURN_IF_ERROR(runtime->Charge(text.size() + (chars != nullptr ? chars->weight() : 0)));
   if (chars == nullptr || chars->is_none()) {
     return runtime->MakeString(std::string(Strip(text, std::nullopt, true, true)), value.is_safe());
   }
