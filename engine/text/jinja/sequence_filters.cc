@@ -39,7 +39,8 @@ StatusOr<Value> FollowPath(Runtime* runtime, Value item, const Value& path,
 }
 
 // Texts in lower case unless case counts.
-Value SortKey(Value value, bool case_sensitive) {
+StatusOr<Value> SortKey(Runtime* runtime, Value value, bool case_sensitive) {
+  STERNA_RETURN_IF_ERROR(runtime->ChargeCharacters(value.is_string() ? value.weight() : 0));
   if (case_sensitive || !value.is_string()) return value;
   return Value::String(Lower(value.string()));
 }
@@ -215,13 +216,13 @@ StatusOr<Value> Sort(Runtime* runtime, const Value& value, const Arguments& argu
   for (const Value& item : items) {
     std::vector<Value> key;
     if (paths.empty()) {
-      STERNA_RETURN_IF_ERROR(runtime->Charge(item.weight()));
-      key.push_back(SortKey(item, case_sensitive));
+      STERNA_ASSIGN_OR_RETURN(Value part, SortKey(runtime, item, case_sensitive));
+      key.push_back(std::move(part));
     }
     for (const std::string& path : paths) {
       STERNA_ASSIGN_OR_RETURN(Value part, FollowPath(runtime, item, Value::String(path)));
-      STERNA_RETURN_IF_ERROR(runtime->Charge(part.weight()));
-      key.push_back(SortKey(std::move(part), case_sensitive));
+      STERNA_ASSIGN_OR_RETURN(part, SortKey(runtime, std::move(part), case_sensitive));
+      key.push_back(std::move(part));
     }
     STERNA_ASSIGN_OR_RETURN(Value key_value, Value::List(std::move(key)));
     keyed.emplace_back(std::move(key_value), item);
@@ -247,7 +248,9 @@ StatusOr<Value> DictSort(Runtime* runtime, const Value& value, const Arguments& 
   STERNA_RETURN_IF_ERROR(runtime->Charge(value.weight()));
   for (const auto& [key, entry] : value.dict().entries) {
     STERNA_ASSIGN_OR_RETURN(Value item, Value::MakeSequence(SequenceKind::kTuple, {key, entry}));
-    keyed.emplace_back(SortKey(part == "key" ? key : entry, case_sensitive), std::move(item));
+    STERNA_ASSIGN_OR_RETURN(Value sort_key,
+                            SortKey(runtime, part == "key" ? key : entry, case_sensitive));
+    keyed.emplace_back(std::move(sort_key), std::move(item));
   }
   STERNA_ASSIGN_OR_RETURN(
       std::vector<Value> sorted,
@@ -268,8 +271,8 @@ StatusOr<Value> Unique(Runtime* runtime, const Value& value, const Arguments& ar
       STERNA_ASSIGN_OR_RETURN(key, FollowPath(runtime, std::move(key), *attribute));
     }
     STERNA_RETURN_IF_ERROR(runtime->Charge(key.weight()));
-    keyed.emplace_back(SortKey(std::move(key), case_sensitive),
-                       Value::Int(static_cast<int64_t>(i)));
+    STERNA_ASSIGN_OR_RETURN(key, SortKey(runtime, std::move(key), case_sensitive));
+    keyed.emplace_back(std::move(key), Value::Int(static_cast<int64_t>(i)));
   }
   STERNA_ASSIGN_OR_RETURN(const Value firsts, Value::MakeDict(std::move(keyed)));
   std::set<int64_t> kept;
@@ -310,7 +313,7 @@ StatusOr<Value> Extreme(Runtime* runtime, const Value& value, const Arguments& a
       STERNA_ASSIGN_OR_RETURN(key, FollowPath(runtime, std::move(key), *attribute));
     }
     STERNA_RETURN_IF_ERROR(runtime->Charge(key.weight()));
-    key = SortKey(std::move(key), case_sensitive);
+    STERNA_ASSIGN_OR_RETURN(key, SortKey(runtime, std::move(key), case_sensitive));
     int order = kMax ? 1 : -1;
     if (best_key) {
       STERNA_ASSIGN_OR_RETURN(order, Compare(key, *best_key));

@@ -229,7 +229,6 @@ TEST(ChatTemplateTest, HostileTemplatesEndInAnError) {
            big + "{% for i in range(99999) %}{% set x = s.strip('x') %}{% endfor %}",
            big + "{% for i in range(99999) %}{% set x = strftime_now(s.replace('x', '%Z')) %}{% "
                  "endfor %}",
-           big + "{{ s.replace('x', 'x ').rsplit() | length }}" + Repeat("{{ s.rsplit() }}", 99999),
            big + "{{ s.replace('x', 'xy').split('y') | length }}{% for c in s %}{% endfor %}",
            std::string(
                "{% set d = dict(a=1, b=2, c=3, d=4, e=5, f=6, g=7, h=8, i=9, j=10) %}"
@@ -240,6 +239,11 @@ TEST(ChatTemplateTest, HostileTemplatesEndInAnError) {
        }) {
     EXPECT_NE(ErrorOf(source), "") << source.substr(0, 200);
   }
+  // Linear, each of them: this took minutes.
+  EXPECT_EQ(ErrorOf("{{ ('x ' * 300000).rsplit() | length }}"), "");
+  EXPECT_EQ(ErrorOf("{% set s = 'x' * 100000 %}{% set c = s.replace('x', '\u00e9') %}"
+                    "{{ s.strip(c ~ 'x') | length }}"),
+            "");
   // Large but fair: what a long conversation needs is far within the bounds.
   std::string messages = "[";
   for (int i = 0; i < 2000; ++i) {
