@@ -53,11 +53,12 @@ TokenizerJson DescribeModel(const SentencePieceModel& model, const TokenizerConf
 
 // Control tokens and <unk> are special whether or not the JSON files say so.
 void AddControlTokens(const SentencePieceModel& model, TokenizerJson* json) {
+  std::vector<bool> known(static_cast<size_t>(model.size()));
+  for (const AddedToken& token : json->added_tokens) {
+    if (token.id >= 0 && token.id < model.size()) known[token.id] = true;
+  }
   for (int id = 0; id < model.size(); ++id) {
-    if (!model.IsControlOrUnknown(id)) continue;
-    bool known = false;
-    for (const AddedToken& token : json->added_tokens) known |= token.id == id;
-    if (known) continue;
+    if (!model.IsControlOrUnknown(id) || known[id]) continue;
     AddedToken token;
     token.id = id;
     token.content = model.Piece(id);
