@@ -44,9 +44,9 @@ Status ReadTokens(const GgufMetadata& metadata, GgufVocabulary* vocabulary) {
     if (tokens[i].empty()) {
       return KeyError(metadata, Element(gguf_keys::kTokens, i), "is empty; a token needs a text");
     }
-    if (FindInvalidUtf8(tokens[i]) != std::string_view::npos) {
+    if (const size_t bad = FindInvalidUtf8(tokens[i]); bad != std::string_view::npos) {
       return KeyError(metadata, Element(gguf_keys::kTokens, i),
-                      absl::StrCat("is '", Shown(tokens[i]), "', which is not valid UTF-8"));
+                      absl::StrCat("is not valid UTF-8 at its byte ", bad));
     }
     const auto [first, is_new] = seen.try_emplace(tokens[i], i);
     if (is_new) continue;

@@ -209,4 +209,35 @@ StatusOr<SentencePieceProto> ParseSentencePiece(std::string_view serialized) {
   return model;
 }
 
+Status CheckCharsmap(std::string_view charsmap) {
+  if (charsmap.empty()) return absl::OkStatus();
+  const auto word_at = [&](size_t byte) {
+    uint32_t word;
+    std::memcpy(&word, charsmap.data() + byte, sizeof(word));
+    return word;
+  };
+  const auto unit_at = [&](size_t i) { return word_at(sizeof(uint32_t) * (1 + i)); };
+  const uint32_t trie_bytes = charsmap.size() < 8 ? 0 : word_at(0);
+  if (trie_bytes == 0 || trie_bytes % sizeof(uint32_t) != 0 || trie_bytes > charsmap.size() - 5 ||
+      charsmap.back() != '\0') {
+    return absl::InvalidArgumentError(
+        absl::StrCat("its character map has ", charsmap.size(), " bytes, which do not hold a trie ",
+                     "of ", trie_bytes, " bytes and texts that end with a zero"));
+  }
+  const size_t num_units = trie_bytes / sizeof(uint32_t);
+  const size_t text_bytes = charsmap.size() - sizeof(uint32_t) - trie_bytes;
+  constexpr uint32_t kIsValue = 1U << 31, kHasValue = 1U << 8, kIsFar = 1U << 9;
+  for (size_t i = 0; i < num_units; ++i) {
+    const uint32_t unit = unit_at(i);
+    if ((unit & kIsValue) != 0 && i != 0) continue;  // no step leads on from a value
+    const size_t base = i ^ (static_cast<size_t>(unit >> 10) << ((unit & kIsFar) != 0 ? 8 : 0));
+    if ((base | 0xFF) >= num_units ||
+        ((unit & kHasValue) != 0 && (unit_at(base) & ~kIsValue) >= text_bytes)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("its character map leads outside of itself at unit ", i, " of ", num_units));
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace sterna

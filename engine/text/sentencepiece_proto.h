@@ -52,6 +52,13 @@ std::string SerializeSentencePiece(const SentencePieceProto& model);
 // that is not one of the above.
 StatusOr<SentencePieceProto> ParseSentencePiece(std::string_view serialized);
 
+// Whether the library can walk `charsmap` without leaving it: it follows what is there unchecked.
+//   u32 size of the trie | the trie, a double array of u32 units | texts, each ended by a zero byte
+// Unit i, with label c: its child for byte b is unit i ^ offset ^ b, the value below it, an offset
+// into the texts, is in unit i ^ offset. Source: darts-clone and SentencePiece's normalizer.cc.
+// InvalidArgument when a step or a value leads outside, or the sizes do not fit.
+Status CheckCharsmap(std::string_view charsmap);
+
 }  // namespace sterna
 
 #endif  // STERNA_ENGINE_TEXT_SENTENCEPIECE_PROTO_H_

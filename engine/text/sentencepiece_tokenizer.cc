@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "engine/text/sentencepiece_model.h"
+#include "engine/text/sentencepiece_proto.h"
 #include "engine/text/vocabulary_tokenizer.h"
 
 namespace sterna {
@@ -30,11 +31,14 @@ std::string WithNormalizer(std::string_view model, std::string_view fields) {
 
 StatusOr<std::unique_ptr<SentencePieceModel>> LoadModel(const std::string& path,
                                                         const std::string& serialized) {
+  const std::string invalid = absl::StrCat(path, " is not a valid SentencePiece model");
+  StatusOr<SentencePieceProto> proto = ParseSentencePiece(serialized);
+  if (!proto.ok()) return Annotate(proto.status(), invalid);
+  STERNA_RETURN_IF_ERROR(Annotate(CheckCharsmap(proto->charsmap), invalid));
   std::string error;
   std::unique_ptr<SentencePieceModel> model = SentencePieceModel::Load(serialized, &error);
   if (model != nullptr) return model;
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, " is not a valid SentencePiece model: ", error));
+  return absl::InvalidArgumentError(absl::StrCat(invalid, ": ", error));
 }
 
 // What a tokenizer.json for this model would say.

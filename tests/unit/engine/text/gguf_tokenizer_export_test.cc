@@ -208,6 +208,7 @@ TEST(GgufTokenizerAloneTest, TokenizerModelAlone) {
     ASSERT_TRUE(model.ok()) << model.status();
     model->add_dummy_prefix = prefix;
     model->remove_extra_whitespace = prefix;
+    if (prefix) model->charsmap = SmallCharsmap().Bytes();
     const testing::TempDir directory;
     directory.Write("tokenizer.model", SerializeSentencePiece(*model));
     directory.Write("tokenizer_config.json", R"({"add_eos_token": true})");
@@ -220,6 +221,7 @@ TEST(GgufTokenizerAloneTest, TokenizerModelAlone) {
     const auto got = LoadGgufTokenizer(file.metadata());
     ASSERT_TRUE(got.ok()) << got.status();
     ExpectSameTokenizer(**got, **want, Texts());
+    EXPECT_EQ(*(*got)->Encode("bAnB", true, false) == *(*got)->Encode("banB", true, false), prefix);
   }
   const testing::TempDir directory;
   directory.Write("tokenizer.model", Source("llama2_like/tokenizer.model"));

@@ -267,8 +267,8 @@ const std::vector<BadInput>& BadByteLevel() {
        "'tokenizer.ggml.tokens' has 0 tokens"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[7] = ""; },
        "'tokenizer.ggml.tokens[7]' is empty"},
-      {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[7] = "\xFF"; },
-       "'tokenizer.ggml.tokens[7]' is '\\xFF', which is not valid UTF-8"},
+      {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[7] = "a\xFF"; },
+       "'tokenizer.ggml.tokens[7]' is not valid UTF-8 at its byte 1"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[kLl] = "he"; },
        "'tokenizer.ggml.tokens[257]' is 'he', and so is token 256"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)['a'] = "aa"; },
@@ -332,6 +332,10 @@ const std::vector<BadInput>& BadSentencePiece() {
          m.emplace_back(gguf_keys::kCharsmap, Ints{0, 256});
        },
        "'tokenizer.ggml.precompiled_charsmap[1]' is 256, but must be a byte"},
+      {[](Metadata& m) {
+         m.emplace_back(gguf_keys::kCharsmap, Ints{1, 0, 0, 0});
+       },
+       "is not a valid SentencePiece model: its character map has 4 bytes"},
       {[](Metadata& m) { m.emplace_back(gguf_keys::kAddSpacePrefix, std::string("yes")); },
        "'tokenizer.ggml.add_space_prefix' is a string, but should be a bool"},
   };

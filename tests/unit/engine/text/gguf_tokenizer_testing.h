@@ -5,6 +5,8 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdint>
+#include <cstring>
 #include <span>
 #include <string>
 #include <vector>
@@ -54,6 +56,25 @@ T& ValueOf(std::vector<GgufKeyValue>& metadata, const std::string& key) {
 inline void Erase(std::vector<GgufKeyValue>& metadata, const std::string& key) {
   std::erase_if(metadata, [&](const GgufKeyValue& pair) { return pair.first == key; });
 }
+
+// A SentencePiece character map, as CheckCharsmap draws it, that maps "A" to "a".
+struct SmallCharsmap {
+  std::vector<uint32_t> units = std::vector<uint32_t>(256);
+  std::string texts = std::string("a\0", 2);
+
+  SmallCharsmap() {
+    units[0] = 1U << 10;                        // children at 1 ^ byte
+    units[1 ^ 'A'] = 'A' | 1U << 8 | 2U << 10;  // the value at that ^ 2
+    units[1 ^ 'A' ^ 2] = 1U << 31;              // texts + 0
+  }
+  std::string Bytes() const {
+    const auto size = static_cast<uint32_t>(units.size() * sizeof(uint32_t));
+    std::string bytes(sizeof(size) + size, '\0');
+    std::memcpy(bytes.data(), &size, sizeof(size));
+    std::memcpy(bytes.data() + sizeof(size), units.data(), size);
+    return bytes + texts;
+  }
+};
 
 inline void ExpectSameTokenizer(const Tokenizer& got, const Tokenizer& want,
                                 const std::vector<std::string>& texts) {

@@ -3,12 +3,15 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <random>
 #include <string>
+#include <vector>
 
 #include "base/mapped_file.h"
 #include "engine/text/sentencepiece_model.h"
 #include "tests/testing/paths.h"
+#include "tests/unit/engine/text/gguf_tokenizer_testing.h"
 
 namespace sterna {
 namespace {
@@ -96,6 +99,47 @@ TEST(SentencePieceProtoTest, TheLibraryReadsWhatIsWritten) {
     std::vector<int32_t> got, want;
     ASSERT_TRUE(written->Encode(text, &got, &error) && trained->Encode(text, &want, &error));
     EXPECT_EQ(got, want) << text;
+  }
+}
+
+TEST(CharsmapTest, TheLibraryFollowsAGoodOne) {
+  auto model = ParseSentencePiece(ModelBytes());
+  ASSERT_TRUE(model.ok()) << model.status();
+  model->charsmap = SmallCharsmap().Bytes();
+  EXPECT_EQ(CheckCharsmap(model->charsmap), absl::OkStatus());
+  EXPECT_EQ(CheckCharsmap(""), absl::OkStatus());
+  std::string error;
+  const auto library = SentencePieceModel::Load(SerializeSentencePiece(*model), &error);
+  ASSERT_NE(library, nullptr) << error;
+  std::vector<int32_t> upper, lower;
+  ASSERT_TRUE(library->Encode("bAnB", &upper, &error) && library->Encode("banB", &lower, &error));
+  EXPECT_EQ(upper, lower);
+}
+
+TEST(CharsmapTest, WhatLeadsOutsideIsRefused) {
+  const auto error_with = [](const std::function<void(SmallCharsmap&)>& change) {
+    SmallCharsmap map;
+    change(map);
+    return std::string(CheckCharsmap(map.Bytes()).message());
+  };
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units[0] = 256U << 10; }),
+              HasSubstr("leads outside of itself at unit 0 of 256"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units[7] = 1U << 9 | 1U << 10; }),
+              HasSubstr("at unit 7 of 256"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units[0] |= 1U << 31 | 256U << 10; }),
+              HasSubstr("at unit 0 of 256"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units[1 ^ 'A' ^ 2] |= 2; }),
+              HasSubstr("at unit 64 of 256"));
+  EXPECT_EQ(error_with([](SmallCharsmap& map) { map.units[1 ^ 'A' ^ 2] |= 1; }), "");
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units.pop_back(); }),
+              HasSubstr("leads outside of itself at unit 0 of 255"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.texts = "a"; }),
+              HasSubstr("end with a zero"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.texts.clear(); }),
+              HasSubstr("has 1028 bytes, which do not hold a trie of 1024 bytes"));
+  EXPECT_THAT(error_with([](SmallCharsmap& map) { map.units.clear(); }), HasSubstr("of 0 bytes"));
+  for (const size_t size : {1, 4, 7, 8, 900}) {
+    EXPECT_FALSE(CheckCharsmap(SmallCharsmap().Bytes().substr(0, size)).ok()) << size;
   }
 }
 
