@@ -169,8 +169,7 @@ Status CheckKind(const Fields& fields, const std::string& path) {
   return absl::OkStatus();
 }
 
-// What model_type qwen3 has and others do not. Transformers' defaults for what is required here are
-// the sizes of one model.
+// What model_type qwen3 has and others do not.
 Status ReadQwen3(const Fields& fields, ModelConfig& config) {
   config.qk_norm = true;
   for (const char* required : {"head_dim", "num_key_value_heads"}) {
@@ -178,11 +177,9 @@ Status ReadQwen3(const Fields& fields, ModelConfig& config) {
   }
   STERNA_ASSIGN_OR_RETURN(const bool sliding, fields.BoolOr("use_sliding_window", false));
   if (sliding) return fields.Error("use_sliding_window", "sliding windows are not supported");
-  if (const Json* types = fields.Find("layer_types")) {
-    const bool full = types->is_array() && std::ranges::all_of(*types, [](const Json& type) {
-                        return type == "full_attention";
-                      });
-    if (!full) return fields.Error("layer_types", "supported: full_attention for every layer");
+  const Json* types = fields.Find("layer_types");
+  if (types != nullptr && *types != Json(Json::array_t(config.num_layers, "full_attention"))) {
+    return fields.Error("layer_types", "supported: full_attention for every layer");
   }
   if (config.mlp_bias) return fields.Error("mlp_bias", "model_type qwen3 has no such biases");
   return absl::OkStatus();
