@@ -142,8 +142,9 @@ StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops,
                           CreateOps(ToRuntimeOptions(config).device));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
-                          LoadCheckpoint(config.model, {.type = HeadOptionsOf(config.head).type}));
+  STERNA_ASSIGN_OR_RETURN(
+      Checkpoint checkpoint,
+      LoadCheckpoint(config.model, {.head = {.type = HeadOptionsOf(config.head).type}}));
   if (config.context > checkpoint.config.max_positions) {
     return absl::InvalidArgumentError(absl::StrCat("--context is ", config.context,
                                                    "; this model's limit is ",
