@@ -25,7 +25,12 @@ class OutputFile {
   static StatusOr<OutputFile> Create(const std::string& path);
 
   OutputFile(OutputFile&& other) noexcept = default;
-  OutputFile& operator=(OutputFile&&) = delete;
+  OutputFile& operator=(OutputFile&& other) noexcept {
+    std::swap(path_, other.path_);
+    std::swap(file_, other.file_);
+    std::swap(bytes_written_, other.bytes_written_);
+    return *this;
+  }
   ~OutputFile();
 
   const std::string& path() const { return path_; }

@@ -12,19 +12,14 @@
 #include <span>
 #include <string>
 #include <utility>
-#include <variant>
 #include <vector>
 
 #include "base/output_file.h"
 #include "base/status.h"
 #include "engine/model/gguf.h"
+#include "engine/model/gguf_value.h"
 
 namespace sterna {
-
-using GgufKeyValue =
-    std::pair<std::string,
-              std::variant<uint32_t, int32_t, float, bool, std::string, std::vector<std::string>,
-                           std::vector<int32_t>, std::vector<float>>>;
 
 struct GgufTensorHeader {
   std::string name;
