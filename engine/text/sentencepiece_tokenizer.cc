@@ -4,7 +4,6 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/mapped_file.h"
 #include "engine/text/sentencepiece_model.h"
 #include "engine/text/vocabulary_tokenizer.h"
 
@@ -143,12 +142,10 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& model_path,
+StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& source,
+                                                                  std::string_view model,
                                                                   const TokenizerJson* json,
                                                                   const TokenizerConfig& config) {
-  STERNA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(model_path));
-  const std::string_view model(reinterpret_cast<const char*>(file.bytes().data()),
-                               file.bytes().size());
   std::string normalizer;
   if (json != nullptr) {
     if (!json->uses_charsmap) normalizer += kNoCharsmap;
@@ -157,16 +154,16 @@ StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::str
   std::string prefixing_normalizer = normalizer;
   if (json != nullptr) prefixing_normalizer += kAddDummyPrefix;
   STERNA_ASSIGN_OR_RETURN(auto prefixing,
-                          LoadModel(model_path, WithNormalizer(model, prefixing_normalizer)));
+                          LoadModel(source, WithNormalizer(model, prefixing_normalizer)));
   normalizer += kNoDummyPrefix;
-  STERNA_ASSIGN_OR_RETURN(auto plain, LoadModel(model_path, WithNormalizer(model, normalizer)));
+  STERNA_ASSIGN_OR_RETURN(auto plain, LoadModel(source, WithNormalizer(model, normalizer)));
 
   TokenizerJson description = json != nullptr ? *json : DescribeModel(*plain, config);
   ApplyTokenizerConfig(config, &description);
   AddControlTokens(*plain, &description);
   for (AddedToken& token : description.added_tokens) token.normalized = false;
-  STERNA_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(model_path, description));
-  STERNA_RETURN_IF_ERROR(CheckAgreement(model_path, *plain, vocabulary));
+  STERNA_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(source, description));
+  STERNA_RETURN_IF_ERROR(CheckAgreement(source, *plain, vocabulary));
   return std::make_unique<SentencePieceTokenizer>(std::move(vocabulary), description, config,
                                                   std::move(prefixing), std::move(plain));
 }

@@ -52,6 +52,10 @@ class Tokenizer {
 // tokenizer_config.json. NotFound when neither is there; other errors name the file and the field.
 StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir);
 
+struct TokenizerFiles;  // tokenizer_files.h
+// The tokenizer that these files describe. Errors name the file and the field.
+StatusOr<std::unique_ptr<Tokenizer>> CreateTokenizer(const TokenizerFiles& files);
+
 // The whole text of `ids`, invalid UTF-8 replaced by U+FFFD: what Detokenize answers.
 std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids);
 
