@@ -150,6 +150,7 @@ TensorType NarrowestType(const StoredMatrix& matrix) {
     bf16 = bf16 && HoldsAll(TensorType::kBf16, row);
     f16 = f16 && HoldsAll(TensorType::kF16, row);
   }
+  MappedFile::Forget(matrix.bytes);
   return bf16 ? TensorType::kBf16 : f16 ? TensorType::kF16 : TensorType::kF32;
 }
 

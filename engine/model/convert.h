@@ -79,7 +79,8 @@ struct ConvertReport {
 };
 
 // InvalidArgument for what the format cannot hold, AlreadyExists for an output that is there,
-// errors of reading and of OutputFile as they are. After an error no file of the output is there.
+// errors of reading and of OutputFile as they are. After an error there is no output file, or no
+// config.json in the output directory, without which it is no model.
 StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options);
 
 // The values of the keys that begin with `prefix`, to be written again. Unimplemented, with the

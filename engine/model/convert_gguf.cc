@@ -94,7 +94,7 @@ std::vector<GgufKeyValue> Metadata(const ConvertJob& job, const std::string& arc
   if (!model.has_filename()) model = model.parent_path();
   add("general.architecture", architecture);
   add("general.type", std::string("model"));
-  add("general.name", model.stem().string());
+  add("general.name", (job.files().gguf() != nullptr ? model.stem() : model.filename()).string());
   if (job.options().ternarize.has_value()) {
     add("general.description", TernarizeWarning(*job.options().ternarize));
   }
