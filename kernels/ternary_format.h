@@ -184,6 +184,21 @@ class TernaryMatrix {
     }
   }
 
+  // The codes of one whole row, w + 1 in {0, 1, 2}, into `codes` [cols]: the way out again.
+  void GetRowCodes(int64_t row, std::span<uint8_t> codes) const {
+    CheckBlocks();
+    STERNA_CHECK(row >= 0 && row < rows_ && static_cast<int64_t>(codes.size()) == cols_);
+    const uint8_t* line = packed_.data() + LocateTernaryCode(row, 0, cols_).byte;
+    for (int64_t col = 0; col < cols_; col += kTernaryLineCols, line += kTernaryLineBytes) {
+      uint32_t packed;
+      std::memcpy(&packed, line, sizeof(packed));
+      uint32_t words[4];
+      for (int i = 0; i < 4; ++i) words[i] = (packed >> (2 * i)) & 0x03030303u;
+      std::memcpy(codes.data() + col, words,
+                  static_cast<size_t>(std::min(kTernaryLineCols, cols_ - col)));
+    }
+  }
+
   ScaleGranularity granularity() const { return granularity_; }
   // Columns per scale: cols() unless the granularity is kGroup.
   int64_t group_size() const { return group_size_ == 0 ? cols_ : group_size_; }

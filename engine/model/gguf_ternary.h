@@ -1,5 +1,5 @@
 // Decodes ternary GGUF tensors to the codes and scales that are in the file, and puts them into the
-// matrices that kernels multiply with.
+// matrices that kernels multiply with; and packs rows of codes and scales as the types have them.
 // Source: TQ1_0, TQ2_0 and Q2_0: ggml (ggml-common.h, ggml-quants.c; Q2_0 in groups of 128:
 // PrismML's fork of it); I2_S: BitNet (src/ggml-bitnet-mad.cpp), as its x86 builds write it.
 //
@@ -70,6 +70,11 @@ class GgufTernaryReader {
 StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor,
                                               I2sLayout i2s_layout = I2sLayout::kX86,
                                               const RowOrder& row_order = {});
+
+// Packs a row as ReadRow gives it: `codes` [cols], in {0, 1, 2}, and `half_scales` [cols / the
+// block's elements], in half precision, into `out`, whole blocks. TQ1_0, TQ2_0 or Q2_0.
+void PackGgufTernaryRow(const GgufPacking& packing, std::span<const uint8_t> codes,
+                        std::span<const uint16_t> half_scales, std::span<uint8_t> out);
 
 }  // namespace sterna
 

@@ -1,7 +1,6 @@
 #include "engine/model/ternary_reader.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
 #include <utility>
@@ -11,6 +10,7 @@
 #include "absl/strings/str_join.h"
 #include "base/mapped_file.h"
 #include "engine/model/scale_groups.h"
+#include "engine/model/ternarize.h"
 
 namespace sterna {
 namespace {
@@ -40,19 +40,6 @@ Status CodeThree(const std::string& name, const TensorView& view, int64_t packed
     }
   }
   return absl::OkStatus();
-}
-
-// The sum of |x|, in eight interleaved partial sums, so that it vectorises and its order is fixed.
-double AbsSum(std::span<const float> x) {
-  std::array<double, 8> lanes{};
-  size_t i = 0;
-  for (; i + lanes.size() <= x.size(); i += lanes.size()) {
-    for (size_t lane = 0; lane < lanes.size(); ++lane) lanes[lane] += std::abs(x[i + lane]);
-  }
-  for (; i < x.size(); ++i) lanes[0] += std::abs(x[i]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
 }
 
 // Sets codes [values.size()] to those of `values`, which are of row `row` from column `first` on.
@@ -136,11 +123,7 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
   for (int64_t r = 0; r < rows; ++r) {
     ReadFloats(*view, r * cols, row);
-    for (size_t c = 0; c < row.size(); ++c) {
-      // Rounding half to even and clamping to one leaves just these two comparisons.
-      const double x = row[c] * inverse_scale;
-      codes[c] = static_cast<uint8_t>(1 + (x > 0.5 ? 1 : 0) - (x < -0.5 ? 1 : 0));
-    }
+    RoundToTernary(row, inverse_scale, codes);
     w.SetRowCodes(r, codes, 0);
   }
   w.SetTensorScale(1.0 / inverse_scale);

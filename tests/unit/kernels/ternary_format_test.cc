@@ -77,6 +77,9 @@ TEST(TernaryFormat, OddShapesRoundTripAndKeepTheirPadding) {
         by_weight.Set(r, c, weights[r][c]);
       }
       by_row.SetRow(r, weights[r]);
+      std::vector<uint8_t> codes(cols);
+      by_row.GetRowCodes(r, codes);
+      for (int64_t c = 0; c < cols; ++c) ASSERT_EQ(codes[c], weights[r][c] + 1);
     }
     const std::vector<uint8_t> bytes = Bytes(by_row);
     ASSERT_EQ(bytes, Bytes(by_weight));
