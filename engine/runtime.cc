@@ -8,6 +8,9 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/checkpoint_lint.h"
+#include "engine/model/fingerprint.h"
+#include "engine/model/load_threads.h"
 #include "engine/tuning.h"
 
 namespace sterna {
@@ -61,6 +64,12 @@ std::vector<ModelInfo::Product> DescribeProducts(const LayerWeights& layer, cons
           {.name = "down", .paths = paths({&layer.down}, false)}};
 }
 
+// What is found out about weights before they are placed, for ModelInfo.
+struct LoadedFacts {
+  std::vector<LintFinding> findings;
+  std::optional<uint64_t> fingerprint;
+};
+
 class RuntimeImpl final : public Runtime {
  public:
   // Members are built in the order of their dependencies and destroyed in reverse: the engine,
@@ -94,7 +103,7 @@ class RuntimeImpl final : public Runtime {
   // Measures what is left to measurement; sets options' max_step_tokens and max_step_prompt_tokens
   // where the former is 0.
   Status Tune(double step_seconds, EngineOptions& options);
-  void Describe(const EngineOptions& options, int64_t load_ns);
+  void Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns);
 
   Engine& engine() override { return *engine_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
@@ -135,7 +144,7 @@ Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   return absl::OkStatus();
 }
 
-void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
+void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns) {
   const ModelConfig& config = checkpoint_.config;
   const ModelWeights& weights = checkpoint_.weights;
   info_ = {.family = std::string(FamilyName(config.family)),
@@ -155,16 +164,30 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .tuning = tuning_,
            .products = DescribeProducts(weights.layers.front(), *ops_),
            .vocab_size = config.vocab_size,
+           .tensor_classes = TensorClasses(weights),
+           .fingerprint = facts.fingerprint,
+           .findings = std::move(facts.findings),
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};
 }
 
-Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
-                       const std::string& model_dir) {
-  if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      model_dir, ": the tokenizer has ", tokenizer.vocab_size(),
-      " tokens, but config.json's vocab_size is ", config.vocab_size, "; it must be no smaller"));
+// Logs what is wrong with the checkpoint, and refuses what the options say is too wrong.
+StatusOr<LoadedFacts> Examine(const RuntimeOptions& options, const Checkpoint& checkpoint,
+                              const Tokenizer& tokenizer,
+                              const std::optional<ChatTemplate>& chat_template) {
+  LoadedFacts facts;
+  facts.findings = LintLoaded(checkpoint, TensorNames::kHuggingFace, &tokenizer,
+                              chat_template ? &*chat_template : nullptr);
+  for (const LintFinding& finding : facts.findings) {
+    STERNA_LOG(kWarning, options.model_dir, ": ", LintText(finding));
+  }
+  STERNA_RETURN_IF_ERROR(
+      Annotate(RefuseFindings(facts.findings, options.lint_refusal), options.model_dir));
+  if (options.fingerprint) {
+    ThreadPool pool(NumLoadThreads());
+    facts.fingerprint = Fingerprint(checkpoint.weights, pool);
+  }
+  return facts;
 }
 
 }  // namespace
@@ -195,7 +218,11 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
     STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
   }
   EngineOptions engine_options = options.engine;
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, {.head = head}));
+  STERNA_ASSIGN_OR_RETURN(
+      Checkpoint checkpoint,
+      LoadCheckpoint(options.model_dir, {.head = head, .progress = options.progress}));
+  STERNA_ASSIGN_OR_RETURN(LoadedFacts facts,
+                          Examine(options, checkpoint, *tokenizer, chat_template));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =
@@ -203,7 +230,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
                                     std::move(chat_template), std::move(meter));
   STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
   STERNA_RETURN_IF_ERROR(runtime->StartEngine(options, engine_options, listener, clock));
-  runtime->Describe(engine_options, clock->NowNs() - start_ns);
+  runtime->Describe(engine_options, std::move(facts), clock->NowNs() - start_ns);
   return runtime;
 }
 

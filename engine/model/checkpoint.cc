@@ -2,20 +2,19 @@
 // read and how it is decided.
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/model_files.h"
+#include "engine/model/weight_names.h"
 #include "engine/model/weight_source.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
 namespace {
-
-constexpr int kMaxLoadThreads = 8;
 
 // `name` of `size` values when `flag` (a field of the config) is set; empty when it is not, and
 // then the tensor must not be there either.
@@ -167,18 +166,16 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
 
 Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, HeadType head_type,
                             ThreadPool& pool, ModelWeights& weights) {
-  constexpr char kEmbedding[] = "model.embed_tokens.weight";
-  constexpr char kHead[] = "lm_head.weight";
   STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
-                          source.Matrix(kEmbedding, config.vocab_size, config.hidden_size));
+                          source.Matrix(kEmbeddingName, config.vocab_size, config.hidden_size));
   if (!config.tie_embeddings) {
     weights.embedding = MakeDenseRows(embedding, weights.buffers);
-    if (!source.Has(kHead)) {
+    if (!source.Has(kHeadName)) {
       return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
-                                              source.path(), " lacks tensor '", kHead, "'"));
+                                              source.path(), " lacks tensor '", kHeadName, "'"));
     }
     STERNA_ASSIGN_OR_RETURN(const StoredMatrix head,
-                            source.Matrix(kHead, config.vocab_size, config.hidden_size));
+                            source.Matrix(kHeadName, config.vocab_size, config.hidden_size));
     STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(head, head_type, pool, weights.buffers));
     return absl::OkStatus();
   }
@@ -186,13 +183,14 @@ Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, Hea
   STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(embedding, head_type, pool, weights.buffers));
   weights.embedding =
       head_type == HeadType::kAsStored ? weights.head : MakeDenseRows(embedding, weights.buffers);
-  if (!source.Has(kHead)) return absl::OkStatus();
+  if (!source.Has(kHeadName)) return absl::OkStatus();
   // Some tools store the tied matrix twice. Anything else is another model than the config says.
   STERNA_ASSIGN_OR_RETURN(const StoredMatrix head,
-                          source.Matrix(kHead, config.vocab_size, config.hidden_size));
+                          source.Matrix(kHeadName, config.vocab_size, config.hidden_size));
   if (head.type != embedding.type || !std::ranges::equal(head.bytes, embedding.bytes)) {
     return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
-                                                   head.where, " differs from '", kEmbedding, "'"));
+                                                   head.where, " differs from '", kEmbeddingName,
+                                                   "'"));
   }
   return absl::OkStatus();
 }
@@ -207,14 +205,12 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
 
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
+  ThreadPool pool(NumLoadThreads());
   Progress progress(*source, options.progress);
   STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(*source, config, options.head.type, pool, weights));
   STERNA_RETURN_IF_ERROR(AddShortlist(options.head, pool, weights));
   progress.Tell();
-  STERNA_ASSIGN_OR_RETURN(weights.final_norm,
-                          source->Vector("model.norm.weight", config.hidden_size));
+  STERNA_ASSIGN_OR_RETURN(weights.final_norm, source->Vector(kFinalNormName, config.hidden_size));
   STERNA_RETURN_IF_ERROR(ReadLayers(*source, config, pool, progress, weights.layers));
   STERNA_RETURN_IF_ERROR(source->CheckUnused());
   weights.mapped_files = source->TakeMappedFiles({weights.embedding.data, weights.head.data});

@@ -3,10 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
@@ -147,10 +147,8 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
 
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
                                const HeadOptions& head) {
-  constexpr int kMaxThreads = 8;
   ModelWeights weights;
-  ThreadPool pool(
-      std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
+  ThreadPool pool(NumLoadThreads());
   weights.embedding = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0),
                                  pool, weights.buffers);
   weights.tied = config.tie_embeddings;
