@@ -8,7 +8,10 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
-#include "engine/text/gguf_tokenizer.h"
+#include "engine/checkpoint_lint.h"
+#include "engine/model/fingerprint.h"
+#include "engine/model/load_threads.h"
+#include "engine/text/model_text.h"
 #include "engine/tuning.h"
 
 namespace sterna {
@@ -69,6 +72,12 @@ std::vector<ModelInfo::Product> DescribeProducts(const ModelWeights& weights,
   return products;
 }
 
+// What is found out about weights before they are placed, for ModelInfo.
+struct LoadedFacts {
+  std::vector<LintFinding> findings;
+  std::optional<uint64_t> fingerprint;
+};
+
 class RuntimeImpl final : public Runtime {
  public:
   // Members are built in the order of their dependencies and destroyed in reverse: the engine,
@@ -102,7 +111,7 @@ class RuntimeImpl final : public Runtime {
   // Measures what is left to measurement; sets options' max_step_tokens and max_step_prompt_tokens
   // where the former is 0.
   Status Tune(double step_seconds, EngineOptions& options);
-  void Describe(const EngineOptions& options, int64_t load_ns);
+  void Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns);
 
   Engine& engine() override { return *engine_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
@@ -143,7 +152,7 @@ Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   return absl::OkStatus();
 }
 
-void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
+void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns) {
   const ModelConfig& config = checkpoint_.config;
   const ModelWeights& weights = checkpoint_.weights;
   info_ = {.family = std::string(FamilyName(config.family)),
@@ -163,32 +172,39 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .tuning = tuning_,
            .products = DescribeProducts(weights, *ops_),
            .vocab_size = config.vocab_size,
+           .tensor_classes = TensorClasses(weights),
+           .fingerprint = facts.fingerprint,
+           .findings = std::move(facts.findings),
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};
 }
 
-Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
-                       const std::string& path) {
-  if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      path, ": the tokenizer has ", tokenizer.vocab_size(), " tokens, but the model's vocab_size ",
-      "is ", config.vocab_size, "; it must be no smaller"));
-}
-
-StatusOr<std::unique_ptr<Tokenizer>> TokenizerOf(const ModelFiles& files) {
-  if (files.gguf() != nullptr) return LoadGgufTokenizer(files.gguf()->metadata());
-  return LoadTokenizer(files.path());
-}
-
 // Nothing where the model has none.
 StatusOr<std::optional<ChatTemplate>> ChatTemplateOf(const ModelFiles& files) {
-  StatusOr<ChatTemplate> compiled = files.gguf() != nullptr
-                                        ? LoadGgufChatTemplate(files.gguf()->metadata())
-                                        : LoadChatTemplate(files.path());
+  StatusOr<ChatTemplate> compiled = LoadChatTemplate(files);
   if (compiled.ok()) return std::optional<ChatTemplate>(*std::move(compiled));
   if (!absl::IsNotFound(compiled.status())) return compiled.status();
   STERNA_LOG(kInfo, files.path(), " has no chat template; chat requests are refused");
   return std::optional<ChatTemplate>();
+}
+
+// Logs what is wrong with the checkpoint, and refuses what the options say is too wrong.
+StatusOr<LoadedFacts> Examine(const RuntimeOptions& options, const Checkpoint& checkpoint,
+                              TensorNames names, const Tokenizer& tokenizer,
+                              const std::optional<ChatTemplate>& chat_template) {
+  LoadedFacts facts;
+  facts.findings =
+      LintLoaded(checkpoint, names, &tokenizer, chat_template ? &*chat_template : nullptr);
+  for (const LintFinding& finding : facts.findings) {
+    STERNA_LOG(kWarning, options.model, ": ", LintText(finding));
+  }
+  STERNA_RETURN_IF_ERROR(
+      Annotate(RefuseFindings(facts.findings, options.lint_refusal), options.model));
+  if (options.fingerprint) {
+    ThreadPool pool(NumLoadThreads());
+    facts.fingerprint = Fingerprint(checkpoint.weights, pool);
+  }
+  return facts;
 }
 
 }  // namespace
@@ -204,7 +220,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
                           CreateEnergyMeter(options.energy, ops->pci_bus_id(), *clock));
   STERNA_ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::Open(options.model));
   STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(files));
-  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, TokenizerOf(files));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(files));
   STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, files.path()));
   STERNA_ASSIGN_OR_RETURN(std::optional<ChatTemplate> chat_template, ChatTemplateOf(files));
   // What a model will leave of a device's own memory is not known yet; all else is.
@@ -212,8 +228,14 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
     STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
   }
   EngineOptions engine_options = options.engine;
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint,
-                          LoadCheckpoint(files, {.head = head, .i2s_layout = options.i2s_layout}));
+  STERNA_ASSIGN_OR_RETURN(
+      Checkpoint checkpoint,
+      LoadCheckpoint(
+          files, {.head = head, .i2s_layout = options.i2s_layout, .progress = options.progress}));
+  const TensorNames names =
+      files.gguf() != nullptr ? TensorNames::kGguf : TensorNames::kHuggingFace;
+  STERNA_ASSIGN_OR_RETURN(LoadedFacts facts,
+                          Examine(options, checkpoint, names, *tokenizer, chat_template));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =
@@ -221,7 +243,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
                                     std::move(chat_template), std::move(meter));
   STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
   STERNA_RETURN_IF_ERROR(runtime->StartEngine(options, engine_options, listener, clock));
-  runtime->Describe(engine_options, clock->NowNs() - start_ns);
+  runtime->Describe(engine_options, std::move(facts), clock->NowNs() - start_ns);
   return runtime;
 }
 

@@ -12,7 +12,9 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "engine/engine.h"
+#include "engine/model/lint.h"
 #include "engine/model/model.h"
+#include "engine/model/tensor_classes.h"
 #include "engine/model/weights.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -36,6 +38,9 @@ struct RuntimeOptions {
   int64_t kv_cache_mib = 0;
   double device_memory_fraction = 0.9;
   double step_seconds = 0.25;
+  LintRefusal lint_refusal = LintRefusal::kErrors;  // others are logged
+  LoadProgress progress;                            // may be empty
+  bool fingerprint = false;                         // whether ModelInfo is to have one
 };
 
 // What GetModel, /v1/models and `inspect` tell of the model.
@@ -63,8 +68,11 @@ struct ModelInfo {
   };
   std::vector<Product> products;
   int64_t vocab_size = 0;
-  int64_t load_ns = 0;              // wall time from start to ready
-  int64_t peak_resident_bytes = 0;  // of the process, until ready
+  std::vector<TensorClass> tensor_classes;
+  std::optional<uint64_t> fingerprint;  // where it was asked for
+  std::vector<LintFinding> findings;    // that did not refuse it
+  int64_t load_ns = 0;                  // wall time from start to ready
+  int64_t peak_resident_bytes = 0;      // of the process, until ready
 };
 
 class Runtime {

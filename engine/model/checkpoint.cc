@@ -2,23 +2,20 @@
 // read and how it is decided.
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/model_files.h"
 #include "engine/model/scale_groups.h"
+#include "engine/model/weight_names.h"
 #include "engine/model/weight_source.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
 namespace {
-
-constexpr int kMaxLoadThreads = 8;
-constexpr char kEmbedding[] = "model.embed_tokens.weight";
-constexpr char kHead[] = "lm_head.weight";
 
 // `name` of `size` values when `flag` (a field of the config) is set; empty when it is not, and
 // then the tensor must not be there either.
@@ -188,9 +185,10 @@ Status ReadTiedEmbedding(WeightSource& source, const ModelConfig& config, HeadTy
                          ThreadPool& pool, ModelWeights& weights) {
   const int64_t rows = config.vocab_size, cols = config.hidden_size;
   weights.tied = true;
-  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding, source.TernaryTable(kEmbedding, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding,
+                          source.TernaryTable(kEmbeddingName, rows, cols));
   if (!weights.ternary_embedding.empty()) return absl::OkStatus();
-  STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbedding, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbeddingName, rows, cols));
   STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(embedding, head_type, pool, weights.buffers));
   weights.embedding =
       head_type == HeadType::kAsStored ? weights.head : MakeDenseRows(embedding, weights.buffers);
@@ -202,23 +200,26 @@ Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, Hea
   const int64_t rows = config.vocab_size, cols = config.hidden_size;
   if (config.tie_embeddings) {
     STERNA_RETURN_IF_ERROR(ReadTiedEmbedding(source, config, head_type, pool, weights));
-    if (!source.Has(kHead)) return absl::OkStatus();
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbedding, rows, cols));
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHead, rows, cols));
+    if (!source.Has(kHeadName)) return absl::OkStatus();
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
+                            source.Matrix(kEmbeddingName, rows, cols));
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
     return CheckTiedHead(head, embedding);
   }
-  if (!source.Has(kHead)) {
+  if (!source.Has(kHeadName)) {
     return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
-                                            source.path(), " lacks tensor '", kHead, "'"));
+                                            source.path(), " lacks tensor '", kHeadName, "'"));
   }
-  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding, source.TernaryTable(kEmbedding, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding,
+                          source.TernaryTable(kEmbeddingName, rows, cols));
   if (weights.ternary_embedding.empty()) {
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbedding, rows, cols));
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
+                            source.Matrix(kEmbeddingName, rows, cols));
     weights.embedding = MakeDenseRows(embedding, weights.buffers);
   }
-  STERNA_ASSIGN_OR_RETURN(weights.untied_ternary_head, source.TernaryTable(kHead, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(weights.untied_ternary_head, source.TernaryTable(kHeadName, rows, cols));
   if (!weights.untied_ternary_head.empty()) return absl::OkStatus();
-  STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHead, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
   STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(head, head_type, pool, weights.buffers));
   return absl::OkStatus();
 }
@@ -233,16 +234,14 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
 
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
+  ThreadPool pool(NumLoadThreads());
   Progress progress(*source, options.progress);
   STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(*source, config, options.head.type, pool, weights));
   STERNA_RETURN_IF_ERROR(weights.ternary_head() != nullptr
                              ? CheckTernaryHead(options.head)
                              : AddShortlist(options.head, pool, weights));
   progress.Tell();
-  STERNA_ASSIGN_OR_RETURN(weights.final_norm,
-                          source->Vector("model.norm.weight", config.hidden_size));
+  STERNA_ASSIGN_OR_RETURN(weights.final_norm, source->Vector(kFinalNormName, config.hidden_size));
   STERNA_RETURN_IF_ERROR(ReadLayers(*source, config, pool, progress, weights.layers));
   STERNA_RETURN_IF_ERROR(source->CheckUnused());
   checkpoint.config.scale_group_size = UnifyScaleGroups(weights);

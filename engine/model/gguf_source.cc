@@ -65,7 +65,7 @@ class GgufSource final : public WeightSource {
 
   const std::string& path() const override { return tensors_.files()[0].path(); }
   bool Has(const std::string& name) const override {
-    return tensors_.Find(InFile(name)) != nullptr;
+    return tensors_.Find(GgufTensorName(name)) != nullptr;
   }
   StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override;
   StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
@@ -81,8 +81,6 @@ class GgufSource final : public WeightSource {
   Status CheckSubNorms() const;
 
  private:
-  // What the files call `name`, a linear or a tensor.
-  static std::string InFile(const std::string& name);
   StatusOr<const GgufTensor*> Get(const std::string& name, const std::vector<int64_t>& shape)
       STERNA_EXCLUDES(mutex_);
   RowOrder RowOrderOf(const std::string& name) const;
@@ -106,29 +104,9 @@ GgufSource::GgufSource(GgufCheckpoint tensors, const ModelConfig& config, I2sLay
   interleaved_ = architecture.ok() && *architecture == "llama";
 }
 
-std::string GgufSource::InFile(const std::string& name) {
-  std::string_view rest = name;
-  std::string prefix;
-  if (rest.starts_with(kLayers)) {
-    const size_t dot = rest.find('.', kLayers.size());
-    const std::string_view number = rest.substr(kLayers.size(), dot - kLayers.size());
-    prefix = absl::StrCat(kFileLayers, std::string(number), ".");
-    rest.remove_prefix(dot + 1);
-  }
-  const std::span<const NamePair> names = prefix.empty() ? std::span<const NamePair>(kModelNames)
-                                                         : std::span<const NamePair>(kLayerNames);
-  for (const NamePair& pair : names) {
-    if (!rest.starts_with(pair.ours)) continue;
-    const std::string_view suffix = rest.substr(pair.ours.size());
-    if (!suffix.empty() && suffix[0] != '.') continue;
-    return absl::StrCat(prefix, std::string(pair.file), std::string(suffix));
-  }
-  return name;
-}
-
 StatusOr<const GgufTensor*> GgufSource::Get(const std::string& name,
                                             const std::vector<int64_t>& shape) {
-  const std::string in_file = InFile(name);
+  const std::string in_file = GgufTensorName(name);
   const GgufTensor* tensor = tensors_.Find(in_file);
   if (tensor == nullptr) {
     return absl::NotFoundError(absl::StrCat(path(), " lacks tensor '", in_file,
@@ -202,7 +180,7 @@ StatusOr<TernaryMatrix> GgufSource::Ternary(const std::string& name, int64_t row
   STERNA_ASSIGN_OR_RETURN(const std::vector<float> scale, Vector(name + ".scale", 1));
   if (w.granularity() != ScaleGranularity::kTensor || !(scale[0] > 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        tensors_.Find(InFile(name + ".scale"))->Where(), "is ", scale[0],
+        tensors_.Find(GgufTensorName(name + ".scale"))->Where(), "is ", scale[0],
         ", but must be above zero, and the weights' own scale one for the whole tensor"));
   }
   w.SetTensorScale(w.tensor_scale() * scale[0]);
@@ -252,6 +230,26 @@ Status GgufSource::CheckUnused() {
 }
 
 }  // namespace
+
+std::string GgufTensorName(const std::string& name) {
+  std::string_view rest = name;
+  std::string prefix;
+  if (rest.starts_with(kLayers)) {
+    const size_t dot = rest.find('.', kLayers.size());
+    const std::string_view number = rest.substr(kLayers.size(), dot - kLayers.size());
+    prefix = absl::StrCat(kFileLayers, std::string(number), ".");
+    rest.remove_prefix(dot + 1);
+  }
+  const std::span<const NamePair> names = prefix.empty() ? std::span<const NamePair>(kModelNames)
+                                                         : std::span<const NamePair>(kLayerNames);
+  for (const NamePair& pair : names) {
+    if (!rest.starts_with(pair.ours)) continue;
+    const std::string_view suffix = rest.substr(pair.ours.size());
+    if (!suffix.empty() && suffix[0] != '.') continue;
+    return absl::StrCat(prefix, std::string(pair.file), std::string(suffix));
+  }
+  return name;
+}
 
 StatusOr<std::unique_ptr<WeightSource>> OpenGgufSource(const std::string& path,
                                                        const ModelConfig& config,

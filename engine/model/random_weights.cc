@@ -3,10 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
@@ -178,10 +178,8 @@ void MakeDenseEmbeddingAndHead(const ModelConfig& config, uint64_t seed, const H
 
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
                                const HeadOptions& head) {
-  constexpr int kMaxThreads = 8;
   ModelWeights weights;
-  ThreadPool pool(
-      std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
+  ThreadPool pool(NumLoadThreads());
   weights.tied = config.tie_embeddings;
   if (config.family == CheckpointFamily::kGrouped) {
     STERNA_CHECK(CheckTernaryHead(head).ok());

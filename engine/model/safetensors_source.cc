@@ -55,9 +55,11 @@ class SafetensorsSource final : public WeightSource {
   }
 
   const std::string& path() const override { return tensors_.path(); }
-  bool Has(const std::string& name) const override { return reader_.Has(InFile(name)); }
+  bool Has(const std::string& name) const override {
+    return reader_.Has(SafetensorsName(name, config_));
+  }
   StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override {
-    return reader_.Vector(InFile(name), size);
+    return reader_.Vector(SafetensorsName(name, config_), size);
   }
   StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
   StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
@@ -76,25 +78,12 @@ class SafetensorsSource final : public WeightSource {
     STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader_.GetFloat(name, {rows, cols}));
     return StoreOf(*view, absl::StrCat(view->file, ": tensor '", name, "'"));
   }
-  // What the files call tensor `name`.
-  std::string InFile(const std::string& name) const;
 
   SafetensorsCheckpoint tensors_;
   TensorReader reader_;
   const ModelConfig& config_;
   int64_t total_bytes_ = 0;
 };
-
-std::string SafetensorsSource::InFile(const std::string& name) const {
-  if (!IsFamilyC(config_)) return name;
-  for (const SubNorm& norm : kSubNorms) {
-    const std::string_view bitnet = norm.bitnet;
-    if (name.ends_with(bitnet)) {
-      return absl::StrCat(name.substr(0, name.size() - bitnet.size()), norm.family_c);
-    }
-  }
-  return name;
-}
 
 StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int64_t rows,
                                                    int64_t cols) {
@@ -194,6 +183,17 @@ Status SafetensorsSource::CheckUnused() {
 }
 
 }  // namespace
+
+std::string SafetensorsName(const std::string& name, const ModelConfig& config) {
+  if (!IsFamilyC(config)) return name;
+  for (const SubNorm& norm : kSubNorms) {
+    const std::string_view bitnet = norm.bitnet;
+    if (name.ends_with(bitnet)) {
+      return absl::StrCat(name.substr(0, name.size() - bitnet.size()), norm.family_c);
+    }
+  }
+  return name;
+}
 
 StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsSource(const std::string& model_dir,
                                                               const ModelConfig& config) {

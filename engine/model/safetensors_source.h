@@ -11,6 +11,9 @@
 
 namespace sterna {
 
+// What the files of such a model call tensor `name`, in WeightSource's terms.
+std::string SafetensorsName(const std::string& name, const ModelConfig& config);
+
 // `config`, that of the directory, must outlive the source. Errors of SafetensorsCheckpoint::Open;
 // InvalidArgument when the sub-norms that the config implies are not there, in all layers and by
 // its family's names, or others are.

@@ -25,6 +25,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
                                                      const TokenizerJson& json,
                                                      const TokenizerConfig& config);
 
+  std::string_view kind() const override { return "byte-level BPE"; }
   bool StripsLeadingSpace() const override { return false; }
 
  private:

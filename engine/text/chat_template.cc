@@ -57,6 +57,7 @@ StatusOr<Value> ParseOptionalList(const std::string& what, const std::string& js
 
 struct ChatTemplate::Impl {
   jinja::Body body;
+  std::string source;
   std::string bos_token, eos_token;
 };
 
@@ -73,10 +74,13 @@ StatusOr<ChatTemplate> ChatTemplate::Compile(std::string_view source, std::strin
   }
   auto impl = std::make_unique<Impl>();
   STERNA_ASSIGN_OR_RETURN(impl->body, jinja::Parse(source));
+  impl->source = source;
   impl->bos_token = std::move(bos_token);
   impl->eos_token = std::move(eos_token);
   return ChatTemplate(std::move(impl));
 }
+
+const std::string& ChatTemplate::source() const { return impl_->source; }
 
 StatusOr<std::string> ChatTemplate::Render(const ChatTemplateInput& input) const {
   std::vector<std::pair<std::string, Value>> variables;

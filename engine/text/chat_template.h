@@ -38,6 +38,9 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
+  // The text it was compiled from.
+  const std::string& source() const;
+
   // InvalidArgument with the template's own message when it calls raise_exception, or with the line
   // of a construct that fails (an undefined attribute called, ...). Bounded in output size and
   // steps, so that no template or message makes it run for ever.

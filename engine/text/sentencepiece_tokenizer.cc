@@ -106,6 +106,7 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
     }
   }
 
+  std::string_view kind() const override { return "SentencePiece"; }
   bool StripsLeadingSpace() const override { return dummy_prefix_ != DummyPrefix::kNever; }
 
  private:

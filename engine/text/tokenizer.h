@@ -21,6 +21,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // For people: how text becomes tokens.
+  virtual std::string_view kind() const = 0;
+
   // Ids of `text`. With `parse_special`, spellings of special tokens ("<|eot_id|>") become those
   // tokens; without, they are ordinary text. `add_special` adds what the checkpoint's own
   // post-processing adds (usually BOS in front). InvalidArgument with the byte offset when `text`

@@ -49,6 +49,7 @@ class ByteTokenizer final : public Tokenizer {
   std::string TokenBytes(int32_t id) const override {
     return id >= 0 && id < 256 ? std::string(1, static_cast<char>(id)) : std::string();
   }
+  std::string_view kind() const override { return "bytes"; }
   bool StripsLeadingSpace() const override { return false; }
   int32_t vocab_size() const override { return 260; }
   std::optional<int32_t> bos_id() const override { return 256; }

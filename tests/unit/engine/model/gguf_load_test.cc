@@ -1,7 +1,6 @@
 // LoadCheckpoint of GGUF files: the same weights as from safetensors, whatever they are packed in.
 
 #include <map>
-#include <random>
 #include <string>
 #include <vector>
 
@@ -22,62 +21,13 @@ namespace {
 using testing::GgufModelOf;
 using testing::GgufPacking;
 using ::testing::HasSubstr;
+using testing::LargerTest;
 using testing::TempDir;
 using testing::TestCheckpoint;
 
-// As large as 256-blocks need: hidden 256, ffn 512, 2 layers, 4 heads of 64, 2 of them for k and v.
-constexpr int64_t kHidden = 256;
-constexpr int64_t kFfn = 512;
-constexpr int64_t kHeadDim = 64;
-constexpr int64_t kVocab = 32;
-
-// Replaces the sizes and all the tensors of a small checkpoint of `family`.
-TestCheckpoint LargerTest(CheckpointFamily family) {
-  TestCheckpoint model = testing::MakeTest(family);
-  const bool sub_norms = model.tensors.contains("model.layers.0.self_attn.attn_sub_norm.weight");
-  const bool inner = model.tensors.contains("model.layers.0.mlp.ffn_layernorm.weight");
-  model.config["hidden_size"] = kHidden;
-  model.config["intermediate_size"] = kFfn;
-  model.config["num_attention_heads"] = 4;
-  model.config["num_key_value_heads"] = 2;
-  model.config["head_dim"] = kHeadDim;
-  model.config["vocab_size"] = kVocab;
-  model.tensors.clear();
-  std::mt19937 random(17);
-  const auto floats = [&](const std::string& name, std::vector<int64_t> shape, float first) {
-    const int64_t size = shape.size() == 1 ? shape[0] : shape[0] * shape[1];
-    model.tensors[name] =
-        testing::FloatTensor("F32", std::move(shape), testing::Values(size, first));
-  };
-  floats("model.embed_tokens.weight", {kVocab, kHidden}, 0.5);
-  floats("model.norm.weight", {kHidden}, 1);
-  if (!model.config["tie_word_embeddings"]) floats("lm_head.weight", {kVocab, kHidden}, -0.5);
-  for (int i = 0; i < 2; ++i) {
-    const std::string layer = absl::StrCat("model.layers.", i, ".");
-    floats(layer + "input_layernorm.weight", {kHidden}, 1);
-    floats(layer + "post_attention_layernorm.weight", {kHidden}, 1.25);
-    if (sub_norms) floats(layer + "self_attn.attn_sub_norm.weight", {4 * kHeadDim}, 0.75);
-    if (sub_norms) floats(layer + "mlp.ffn_sub_norm.weight", {kFfn}, 1.5);
-    if (inner) floats(layer + "self_attn.inner_attn_ln.weight", {4 * kHeadDim}, 0.75);
-    if (inner) floats(layer + "mlp.ffn_layernorm.weight", {kFfn}, 1.5);
-    const auto linear = [&](const std::string& name, int64_t rows, int64_t cols) {
-      testing::AddLinear(model, family, layer + name, rows, cols, random);
-    };
-    linear("self_attn.q_proj", 4 * kHeadDim, kHidden);
-    linear("self_attn.k_proj", 2 * kHeadDim, kHidden);
-    linear("self_attn.v_proj", 2 * kHeadDim, kHidden);
-    linear("self_attn.o_proj", kHidden, 4 * kHeadDim);
-    linear("mlp.gate_proj", kFfn, kHidden);
-    linear("mlp.up_proj", kFfn, kHidden);
-    linear("mlp.down_proj", kHidden, kFfn);
-  }
-  // Family B stores the inverse, which is to be exact in half precision once it is inverted.
-  const float scale = family == CheckpointFamily::kBitLinear ? 4.0f : 0.375f;
-  for (auto& [name, tensor] : model.tensors) {
-    if (name.ends_with("weight_scale")) tensor = testing::FloatTensor("F32", {1}, {&scale, 1});
-  }
-  return model;
-}
+constexpr int64_t kHidden = testing::kLargerHidden;
+constexpr int64_t kHeadDim = testing::kLargerHeadDim;
+constexpr int64_t kVocab = testing::kLargerVocab;
 
 void ExpectSameMatrix(const TernaryMatrix& a, const TernaryMatrix& b) {
   ASSERT_EQ(a.rows(), b.rows());
