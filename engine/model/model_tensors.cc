@@ -1,6 +1,8 @@
 #include "engine/model/model_tensors.h"
 
 #include "absl/strings/str_cat.h"
+#include "engine/model/gguf_source.h"
+#include "engine/model/weight_names.h"
 
 namespace sterna {
 namespace {
@@ -13,40 +15,39 @@ class Lister {
 
   void Layer(int64_t number) {
     ours_ = absl::StrCat("model.layers.", number, ".");
-    gguf_ = absl::StrCat("blk.", number, ".");
     const int64_t hidden = config_.hidden_size;
     const int64_t ffn = config_.ffn_size;
     const int64_t heads = config_.num_heads * config_.head_dim;
     const int64_t kv_heads = config_.num_kv_heads * config_.head_dim;
     const bool bias = config_.attention_bias;
-    Norm("input_layernorm", "attn_norm", hidden);
-    Linear("self_attn.q_proj", "attn_q", heads, hidden, bias, config_.num_heads);
-    Linear("self_attn.k_proj", "attn_k", kv_heads, hidden, bias, config_.num_kv_heads);
-    Linear("self_attn.v_proj", "attn_v", kv_heads, hidden, bias);
+    Norm("input_layernorm", hidden);
+    Linear("self_attn.q_proj", heads, hidden, bias, config_.num_heads);
+    Linear("self_attn.k_proj", kv_heads, hidden, bias, config_.num_kv_heads);
+    Linear("self_attn.v_proj", kv_heads, hidden, bias);
     if (config_.qk_norm) {
-      Norm("self_attn.q_norm", "attn_q_norm", config_.head_dim);
-      Norm("self_attn.k_norm", "attn_k_norm", config_.head_dim);
+      Norm("self_attn.q_norm", config_.head_dim);
+      Norm("self_attn.k_norm", config_.head_dim);
     }
-    if (config_.has_sub_norms()) Norm("self_attn.attn_sub_norm", "attn_sub_norm", heads);
-    Linear("self_attn.o_proj", "attn_output", hidden, heads, bias);
-    Norm("post_attention_layernorm", "ffn_norm", hidden);
-    Linear("mlp.gate_proj", "ffn_gate", ffn, hidden, config_.mlp_bias);
-    Linear("mlp.up_proj", "ffn_up", ffn, hidden, config_.mlp_bias);
-    if (config_.has_sub_norms()) Norm("mlp.ffn_sub_norm", "ffn_sub_norm", ffn);
-    Linear("mlp.down_proj", "ffn_down", hidden, ffn, config_.mlp_bias);
+    if (config_.has_sub_norms()) Norm("self_attn.attn_sub_norm", heads);
+    Linear("self_attn.o_proj", hidden, heads, bias);
+    Norm("post_attention_layernorm", hidden);
+    Linear("mlp.gate_proj", ffn, hidden, config_.mlp_bias);
+    Linear("mlp.up_proj", ffn, hidden, config_.mlp_bias);
+    if (config_.has_sub_norms()) Norm("mlp.ffn_sub_norm", ffn);
+    Linear("mlp.down_proj", hidden, ffn, config_.mlp_bias);
   }
 
  private:
-  void Norm(const char* ours, const char* gguf, int64_t size) {
+  void Norm(const char* ours, int64_t size) {
+    const std::string name = absl::StrCat(ours_, ours, ".weight");
     tensors_.push_back({.kind = ModelTensor::Kind::kVector,
-                        .name = absl::StrCat(ours_, ours, ".weight"),
-                        .gguf_name = absl::StrCat(gguf_, gguf, ".weight"),
+                        .name = name,
+                        .gguf_name = GgufTensorName(name),
                         .cols = size});
   }
-  void Linear(const char* ours, const char* gguf, int64_t rows, int64_t cols, bool bias,
-              int64_t rotated_heads = 0) {
+  void Linear(const char* ours, int64_t rows, int64_t cols, bool bias, int64_t rotated_heads = 0) {
     const std::string name = absl::StrCat(ours_, ours);
-    const std::string gguf_name = absl::StrCat(gguf_, gguf);
+    const std::string gguf_name = GgufTensorName(name);
     tensors_.push_back({.kind = ModelTensor::Kind::kTernary,
                         .name = name,
                         .gguf_name = gguf_name + ".weight",
@@ -71,13 +72,12 @@ class Lister {
   const ModelConfig& config_;
   std::vector<ModelTensor>& tensors_;
   std::string ours_;
-  std::string gguf_;
 };
 
-ModelTensor Matrix(const char* name, const char* gguf_name, const ModelConfig& config) {
+ModelTensor Matrix(const char* name, const ModelConfig& config) {
   return {.kind = ModelTensor::Kind::kMatrix,
           .name = name,
-          .gguf_name = gguf_name,
+          .gguf_name = GgufTensorName(name),
           .rows = config.vocab_size,
           .cols = config.hidden_size};
 }
@@ -86,15 +86,15 @@ ModelTensor Matrix(const char* name, const char* gguf_name, const ModelConfig& c
 
 std::vector<ModelTensor> TensorsOf(const ModelConfig& config) {
   std::vector<ModelTensor> tensors;
-  tensors.push_back(Matrix("model.embed_tokens.weight", "token_embd.weight", config));
+  tensors.push_back(Matrix(kEmbeddingName, config));
   Lister lister(config, tensors);
   for (int64_t layer = 0; layer < config.num_layers; ++layer) lister.Layer(layer);
   tensors.push_back({.kind = ModelTensor::Kind::kVector,
-                     .name = "model.norm.weight",
-                     .gguf_name = "output_norm.weight",
+                     .name = kFinalNormName,
+                     .gguf_name = GgufTensorName(kFinalNormName),
                      .cols = config.hidden_size});
   if (!config.tie_embeddings) {
-    tensors.push_back(Matrix("lm_head.weight", "output.weight", config));
+    tensors.push_back(Matrix(kHeadName, config));
   }
   return tensors;
 }
