@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
@@ -86,9 +87,11 @@ std::vector<float> RopeDivisors(const ModelConfig& config) {
 std::vector<GgufKeyValue> Metadata(const ConvertJob& job, const std::string& architecture) {
   const ModelConfig& c = job.config();
   std::vector<GgufKeyValue> keys;
-  const auto add = [&](const std::string& key, auto value) { keys.emplace_back(key, value); };
+  const auto add = [&](const std::string& key, auto value) {
+    keys.emplace_back(key, std::move(value));
+  };
   const auto add_own = [&](const char* key, auto value) {
-    add(absl::StrCat(architecture, ".", key), value);
+    add(absl::StrCat(architecture, ".", key), std::move(value));
   };
   const auto count = [](int64_t value) { return static_cast<uint32_t>(value); };
   std::filesystem::path model = std::filesystem::path(job.options().model).lexically_normal();

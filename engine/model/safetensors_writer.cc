@@ -2,6 +2,7 @@
 
 #include <filesystem>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/check.h"
 #include "nlohmann/json.hpp"
@@ -85,7 +86,8 @@ StatusOr<SafetensorsWriter> SafetensorsWriter::Create(
     const std::string name = begins.size() == 1 ? "model.safetensors"
                                                 : absl::StrFormat("model-%05d-of-%05d.safetensors",
                                                                   i + 1, begins.size());
-    STERNA_ASSIGN_OR_RETURN(OutputFile file, OutputFile::Create(model_dir + "/" + name));
+    STERNA_ASSIGN_OR_RETURN(OutputFile file,
+                            OutputFile::Create(absl::StrCat(model_dir, "/", name)));
     const size_t end = i + 1 < begins.size() ? begins[i + 1] : all.size();
     STERNA_RETURN_IF_ERROR(
         file.Write(HeaderText(all.subspan(begins[i], end - begins[i]), metadata)));
