@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <functional>
 
 #include "absl/strings/str_cat.h"
 
@@ -44,6 +45,16 @@ void MappedFile::Forget(std::span<const uint8_t> bytes) {
   // Whole pages: that neighbours are forgotten too costs them a fault at most. Failing costs
   // memory.
   madvise(const_cast<uint8_t*>(bytes.data()) - in_page, in_page + bytes.size(), MADV_DONTNEED);
+}
+
+std::vector<MappedFile> KeepHolding(std::vector<MappedFile> files,
+                                    const std::set<const void*>& addresses) {
+  std::erase_if(files, [&](const MappedFile& file) {
+    const auto* begin = file.bytes().data();
+    const auto next = addresses.lower_bound(begin);
+    return next == addresses.end() || !std::less<>()(*next, begin + file.bytes().size());
+  });
+  return files;
 }
 
 StatusOr<std::string> ReadTextFile(const std::string& path) {

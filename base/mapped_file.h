@@ -4,9 +4,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <set>
 #include <span>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "base/status.h"
 
@@ -45,6 +47,10 @@ class MappedFile {
   const uint8_t* data_;  // null for an empty file
   size_t size_;
 };
+
+// Those of `files` that hold any of `addresses`; the others are unmapped.
+std::vector<MappedFile> KeepHolding(std::vector<MappedFile> files,
+                                    const std::set<const void*>& addresses);
 
 // The whole file as a string, for small text files; errors as MappedFile::Open.
 StatusOr<std::string> ReadTextFile(const std::string& path);

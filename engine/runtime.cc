@@ -195,7 +195,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
     STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
   }
   EngineOptions engine_options = options.engine;
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, head));
+  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, {.head = head}));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =

@@ -234,7 +234,7 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config, const Ops<float>& ops
   if (config.shape.empty()) {
     RuntimeConfig runtime{.model = config.model};
     STERNA_RETURN_IF_ERROR(ResolveModel(runtime));
-    return LoadCheckpoint(runtime.model, head);
+    return LoadCheckpoint(runtime.model, {.head = head});
   }
   if (!config.model.empty()) {
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");

@@ -426,6 +426,7 @@ std::vector<double> RopeConfig::InverseFrequencies(int64_t head_dim) const {
         frequency = (1.0 - blend) * frequency / factor + blend * frequency;
       }
     }
+    if (!frequency_divisors.empty()) frequency /= frequency_divisors[i];
     frequencies[i] = frequency;
   }
   return frequencies;

@@ -21,7 +21,8 @@ enum class CheckpointFamily {
   kUnpacked,      // D: F16, BF16 or F32 values that are ternary already (no quantization_config)
 };
 
-// "A", "A'", "B", "C", "D": how docs and messages call them.
+// "A", "A'", "B", "C", "D": how docs and messages call them. Of a GGUF file the one whose
+// architecture it has; its weights are ternary whatever the family's are on disk.
 std::string_view FamilyName(CheckpointFamily family);
 
 enum class RopeScaling { kNone, kLinear, kLlama3 };
@@ -33,6 +34,8 @@ struct RopeConfig {
   double low_freq_factor = 1.0;        // kLlama3
   double high_freq_factor = 4.0;       // kLlama3
   int64_t original_max_positions = 0;  // kLlama3
+  // What the frequencies are divided by besides, [head_dim / 2] or empty: GGUF files may list it.
+  std::vector<float> frequency_divisors;
 
   // Radians per position of each rotated pair, [head_dim / 2].
   std::vector<double> InverseFrequencies(int64_t head_dim) const;

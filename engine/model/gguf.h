@@ -80,6 +80,8 @@ class GgufFile {
   const std::map<std::string, GgufTensor, std::less<>>& tensors() const { return tensors_; }
   // Null when there is no such tensor.
   const GgufTensor* Find(std::string_view name) const;
+  // Gives the mapping away; tensors' bytes stay valid as long as it lives.
+  MappedFile TakeFile() && { return std::move(file_); }
 
  private:
   explicit GgufFile(MappedFile file) : file_(std::move(file)) {}
@@ -107,6 +109,8 @@ class GgufCheckpoint {
   // Null when there is no such tensor.
   const GgufTensor* Find(std::string_view name) const;
   std::vector<std::string> names() const;
+  // Gives the mappings away; tensors' bytes stay valid as long as they live.
+  std::vector<MappedFile> TakeFiles() &&;
 
  private:
   GgufCheckpoint() = default;

@@ -113,4 +113,12 @@ std::vector<std::string> GgufCheckpoint::names() const {
   return names;
 }
 
+std::vector<MappedFile> GgufCheckpoint::TakeFiles() && {
+  std::vector<MappedFile> taken;
+  for (GgufFile& file : files_) taken.push_back(std::move(file).TakeFile());
+  tensors_.clear();
+  files_.clear();
+  return taken;
+}
+
 }  // namespace sterna

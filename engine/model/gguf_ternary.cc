@@ -95,11 +95,13 @@ void DecodeQ2_0(const uint8_t* in, int64_t group, uint8_t* codes, float* scale) 
 // 128 in 32 bytes; a block may reach over the end of a row.
 //               bits 7 6   5 4   3 2   1 0
 //   byte m of 32 = | l=0 | l=1 | l=2 | l=3 |     the code of weight 32l + m of the block
-// Behind all n/4 bytes the tensor's scale, an f32, and 28 bytes of padding.
-void DecodeI2s(const uint8_t* in, int64_t first, std::span<uint8_t> codes) {
+// Behind all n/4 bytes the tensor's scale, an f32, and 28 bytes of padding. Builds for ARM write
+// blocks of 64 in 16 bytes the same way.
+void DecodeI2s(const uint8_t* in, I2sLayout layout, int64_t first, std::span<uint8_t> codes) {
+  const int64_t bytes = layout == I2sLayout::kX86 ? 32 : 16;  // of a block
   for (size_t i = 0; i < codes.size(); ++i) {
     const int64_t j = first + static_cast<int64_t>(i);
-    codes[i] = in[j / 128 * 32 + j % 32] >> (6 - j % 128 / 32 * 2) & 3;
+    codes[i] = in[j / (4 * bytes) * bytes + j % bytes] >> (6 - j % (4 * bytes) / bytes * 2) & 3;
   }
 }
 
@@ -117,7 +119,7 @@ using Histogram = std::array<int64_t, 3>;
 // hundredths. The bounds are far from that, and for tensors large enough for chance not to matter.
 constexpr int64_t kMinElementsForBalance = 4096;
 
-Status CheckBalance(const GgufTensor& tensor, const Histogram& count) {
+Status CheckBalance(const GgufTensor& tensor, I2sLayout layout, const Histogram& count) {
   const int64_t all = count[0] + count[1] + count[2];
   if (all < kMinElementsForBalance) return absl::OkStatus();
   const int64_t nonzero = count[0] + count[2];
@@ -125,9 +127,10 @@ Status CheckBalance(const GgufTensor& tensor, const Histogram& count) {
       count[1] * 50 >= all && nonzero * 20 >= all && std::abs(count[2] - count[0]) * 4 <= nonzero;
   if (plausible) return absl::OkStatus();
   return absl::DataLossError(absl::StrCat(
-      tensor.Where(), "has, read as I2_S of an x86 build, ", count[0], " weights -1, ", count[1],
-      " weights 0 and ", count[2], " weights +1, which is no balance of trained weights: the file ",
-      "is corrupt, or of another build, whose layout of I2_S is not read"));
+      tensor.Where(), "has, read as I2_S of ", layout == I2sLayout::kX86 ? "an x86" : "an ARM",
+      " build, ", count[0], " weights -1, ", count[1], " weights 0 and ", count[2],
+      " weights +1, which is no balance of trained weights: the file is corrupt, or of a build ",
+      "whose layout of I2_S is not read"));
 }
 
 // The scales of a matrix whose groups had `scales` [rows][groups], where 0 is of groups of zeros:
@@ -167,19 +170,20 @@ bool IsTernaryGgufType(GgufTensorType type) {
          type == GgufTensorType::kQ2_0 || type == GgufTensorType::kI2s;
 }
 
-StatusOr<GgufTernaryReader> GgufTernaryReader::Make(const GgufTensor& tensor) {
+StatusOr<GgufTernaryReader> GgufTernaryReader::Make(const GgufTensor& tensor,
+                                                    I2sLayout i2s_layout) {
   if (!IsTernaryGgufType(tensor.type)) {
     return absl::UnimplementedError(
         absl::StrCat(tensor.Where(), "has type ", tensor.type_name,
                      ", but ternary tensors are read as TQ1_0, TQ2_0, Q2_0 or I2_S"));
   }
   if (tensor.type != GgufTensorType::kI2s) {
-    return GgufTernaryReader(tensor, tensor.block_elements, 0);
+    return GgufTernaryReader(tensor, tensor.block_elements, i2s_layout, 0);
   }
   float scale;
   std::memcpy(&scale, tensor.bytes.data() + tensor.bytes.size() - kI2sTailBytes, sizeof(scale));
   STERNA_RETURN_IF_ERROR(CheckScale(tensor, scale, "for all its weights"));
-  return GgufTernaryReader(tensor, tensor.cols, scale);
+  return GgufTernaryReader(tensor, tensor.cols, i2s_layout, scale);
 }
 
 Status GgufTernaryReader::ReadRow(int64_t row, std::span<uint8_t> codes,
@@ -190,7 +194,7 @@ Status GgufTernaryReader::ReadRow(int64_t row, std::span<uint8_t> codes,
   STERNA_CHECK(static_cast<int64_t>(scales.size()) == num_groups());
   const uint8_t* in = tensor.bytes.data();
   if (tensor.type == GgufTensorType::kI2s) {
-    DecodeI2s(in, row * tensor.cols, codes);
+    DecodeI2s(in, i2s_layout_, row * tensor.cols, codes);
     scales[0] = tensor_scale_;
   } else {
     in += row * num_groups() * tensor.block_bytes;
@@ -213,8 +217,10 @@ Status GgufTernaryReader::ReadRow(int64_t row, std::span<uint8_t> codes,
       "type ", tensor.type_name, " has here"));
 }
 
-StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor) {
-  STERNA_ASSIGN_OR_RETURN(const GgufTernaryReader reader, GgufTernaryReader::Make(tensor));
+StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor, I2sLayout i2s_layout,
+                                              const RowOrder& row_order) {
+  STERNA_ASSIGN_OR_RETURN(const GgufTernaryReader reader,
+                          GgufTernaryReader::Make(tensor, i2s_layout));
   const int64_t groups = reader.num_groups();
   const int64_t group_size = reader.group_size();
   TernaryMatrix matrix(tensor.rows, tensor.cols);
@@ -222,7 +228,8 @@ StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor) {
   std::vector<uint8_t> codes(static_cast<size_t>(tensor.cols));
   std::vector<float> scales(static_cast<size_t>(tensor.rows * groups));
   for (int64_t row = 0; row < tensor.rows; ++row) {
-    const auto row_scales = std::span<float>(scales).subspan(row * groups, groups);
+    const int64_t matrix_row = row_order ? row_order(row) : row;
+    const auto row_scales = std::span<float>(scales).subspan(matrix_row * groups, groups);
     STERNA_RETURN_IF_ERROR(reader.ReadRow(row, codes, row_scales));
     for (const uint8_t code : codes) ++histogram[code];
     for (int64_t group = 0; group < groups; ++group) {
@@ -232,10 +239,10 @@ StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor) {
                                      [](uint8_t code) { return code == kTernaryCodeZero; });
       if (zeros) row_scales[group] = 0;
     }
-    matrix.SetRowCodes(row, codes, 0);
+    matrix.SetRowCodes(matrix_row, codes, 0);
   }
   if (tensor.type == GgufTensorType::kI2s) {
-    STERNA_RETURN_IF_ERROR(CheckBalance(tensor, histogram));
+    STERNA_RETURN_IF_ERROR(CheckBalance(tensor, i2s_layout, histogram));
   }
   SetCoarsestScales(scales, group_size, matrix);
   return matrix;

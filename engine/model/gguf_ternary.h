@@ -3,9 +3,10 @@
 // Source: TQ1_0, TQ2_0 and Q2_0: ggml (ggml-common.h, ggml-quants.c; Q2_0 in groups of 128:
 // PrismML's fork of it); I2_S: BitNet (src/ggml-bitnet-mad.cpp), as its x86 builds write it.
 //
-// I2_S comes in several layouts, and files do not say which. Other builds permute the weights
-// within a tensor; their codes are as many of each kind, so that no check here can tell them from
-// x86's. What is told: codes that no ternary weight has, and balances that no trained weights have.
+// I2_S comes in several layouts, and files do not say which: the caller has to. They permute the
+// weights within a tensor, so that codes are as many of each kind and no check here can tell one
+// from another. What is told: codes that no ternary weight has, and balances that no trained
+// weights have.
 //
 // Thread contract: free functions, and a reader that is immutable; const access from many threads
 // is fine.
@@ -17,9 +18,13 @@
 
 #include "base/status.h"
 #include "engine/model/gguf.h"
+#include "engine/model/weight_source.h"
 #include "kernels/ternary_format.h"
 
 namespace sterna {
+
+// Which build of BitNet wrote the I2_S tensors of a file: blocks of 128 weights, or of 64.
+enum class I2sLayout { kX86, kArm };
 
 // Whether GgufTernaryReader reads `type`.
 bool IsTernaryGgufType(GgufTensorType type);
@@ -29,7 +34,8 @@ class GgufTernaryReader {
  public:
   // Unimplemented for a type that is not ternary. DataLoss for an I2_S tensor whose scale is not
   // finite or negative.
-  static StatusOr<GgufTernaryReader> Make(const GgufTensor& tensor);
+  static StatusOr<GgufTernaryReader> Make(const GgufTensor& tensor,
+                                          I2sLayout i2s_layout = I2sLayout::kX86);
 
   const GgufTensor& tensor() const { return *tensor_; }
   // Columns that share a scale: 256 of TQ1_0 and TQ2_0, 64 or 128 of Q2_0; of I2_S, which has one
@@ -44,11 +50,16 @@ class GgufTernaryReader {
   Status ReadRow(int64_t row, std::span<uint8_t> codes, std::span<float> scales) const;
 
  private:
-  GgufTernaryReader(const GgufTensor& tensor, int64_t group_size, float tensor_scale)
-      : tensor_(&tensor), group_size_(group_size), tensor_scale_(tensor_scale) {}
+  GgufTernaryReader(const GgufTensor& tensor, int64_t group_size, I2sLayout i2s_layout,
+                    float tensor_scale)
+      : tensor_(&tensor),
+        group_size_(group_size),
+        i2s_layout_(i2s_layout),
+        tensor_scale_(tensor_scale) {}
 
   const GgufTensor* tensor_;
   int64_t group_size_;
+  I2sLayout i2s_layout_;
   float tensor_scale_;  // of I2_S
 };
 
@@ -57,7 +68,10 @@ class GgufTernaryReader {
 // 0; and one of scale 0 is a group of zeros. Errors of the reader, and DataLoss when the weights of
 // an I2_S tensor are so unbalanced that they cannot be what they seem. Memory: the matrix and
 // [rows, num_groups] floats on the way.
-StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor);
+// Rows are put where `row_order` says.
+StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor,
+                                              I2sLayout i2s_layout = I2sLayout::kX86,
+                                              const RowOrder& row_order = {});
 
 }  // namespace sterna
 

@@ -390,13 +390,9 @@ std::vector<std::string> SafetensorsCheckpoint::names() const {
   return names;
 }
 
-std::vector<MappedFile> SafetensorsCheckpoint::TakeFilesOf(const std::set<const void*>& kept) && {
+std::vector<MappedFile> SafetensorsCheckpoint::TakeFiles() && {
   std::vector<MappedFile> taken;
-  for (SafetensorsFile& file : files_) {
-    bool wanted = false;
-    for (const auto& [name, view] : file.tensors()) wanted |= kept.contains(view.bytes.data());
-    if (wanted) taken.push_back(std::move(file).TakeFile());
-  }
+  for (SafetensorsFile& file : files_) taken.push_back(std::move(file).TakeFile());
   tensors_.clear();
   files_.clear();
   return taken;

@@ -10,7 +10,6 @@
 
 #include <cstdint>
 #include <map>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -72,8 +71,8 @@ class SafetensorsCheckpoint {
   std::vector<std::string> names() const;
   // What messages call this checkpoint: the path of the file or of the index.
   const std::string& path() const { return path_; }
-  // Gives away the mappings that hold any of `kept` and unmaps the others.
-  std::vector<MappedFile> TakeFilesOf(const std::set<const void*>& kept) &&;
+  // Gives the mappings away; views stay valid as long as they live.
+  std::vector<MappedFile> TakeFiles() &&;
 
  private:
   SafetensorsCheckpoint() = default;

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -29,13 +30,34 @@ void ReadFloats(const TensorView& view, int64_t first, std::span<float> out) {
   }
 }
 
+StoredMatrix StoreOf(const TensorView& view, std::string where) {
+  const int64_t cols = view.shape[1];
+  const auto address = reinterpret_cast<uintptr_t>(view.bytes.data());
+  const bool aligned = address % static_cast<uintptr_t>(FloatBytes(view.type)) == 0;
+  return {
+      .rows = view.shape[0],
+      .cols = cols,
+      .type = view.type == TensorType::kBf16 ? DenseType::kBf16 : DenseType::kF32,
+      .read_row = [view, cols](int64_t row,
+                               std::span<float> values) { ReadFloats(view, row * cols, values); },
+      .bytes = view.bytes,
+      .in_place = view.type != TensorType::kF16 && aligned,
+      .where = std::move(where)};
+}
+
+std::set<std::string> TensorReader::used() const {
+  const MutexLock lock(mutex_);
+  return used_;
+}
+
 StatusOr<const TensorView*> TensorReader::Get(const std::string& name) {
   const TensorView* view = tensors_.Find(name);
   if (view == nullptr) {
     return absl::NotFoundError(
         absl::StrCat(tensors_.path(), " lacks tensor '", name, "', which config.json implies"));
   }
-  used_.push_back(name);
+  const MutexLock lock(mutex_);
+  used_.insert(name);
   return view;
 }
 
@@ -60,16 +82,6 @@ StatusOr<std::vector<float>> TensorReader::Vector(const std::string& name, int64
     }
   }
   return values;
-}
-
-StatusOr<std::vector<float>> TensorReader::VectorIf(bool flag, const std::string& field,
-                                                    const std::string& name, int64_t size) {
-  if (flag) return Vector(name, size);
-  if (Has(name)) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json does not set ", field, ", but ",
-                                                   tensors_.path(), " has tensor '", name, "'"));
-  }
-  return std::vector<float>();
 }
 
 Status TensorReader::Mismatch(const std::string& name, const TensorView& view,

@@ -15,11 +15,16 @@ namespace {
 
 constexpr int64_t kRowsPerByte = 4;  // of the packed form
 
-Status AllZero(const std::string& name, const TensorView& view) {
-  return absl::DataLossError(
-      absl::StrCat(view.file, ": all weights of tensor '", name,
-                   "' are zero, which no trained layer is: the file was damaged when it was made "
-                   "(re-uploads of such checkpoints are known); fetch it again"));
+// `where`: "PATH: tensor 'NAME'".
+Status AllZero(const std::string& where) {
+  return absl::DataLossError(absl::StrCat(
+      where,
+      ": all its weights are zero, which no trained layer is: the file was damaged when it "
+      "was made (re-uploads of such checkpoints are known); fetch it again"));
+}
+
+std::string Where(const std::string& name, const TensorView& view) {
+  return absl::StrCat(view.file, ": tensor '", name, "'");
 }
 
 Status CodeThree(const std::string& name, const TensorView& view, int64_t packed_row,
@@ -49,22 +54,21 @@ double AbsSum(std::span<const float> x) {
 }
 
 // Sets codes [cols] to those of a ternary row and returns its scale, 0 when it is all zero.
-StatusOr<float> RecoverRow(const std::string& name, const TensorView& view, int64_t number,
-                           std::span<const float> row, std::span<uint8_t> codes) {
+StatusOr<float> RecoverRow(const std::string& where, int64_t number, std::span<const float> row,
+                           std::span<uint8_t> codes) {
   float scale = 0;
   for (size_t c = 0; c < row.size(); ++c) {
     const float magnitude = std::abs(row[c]);
     if (!std::isfinite(magnitude)) {
-      return absl::DataLossError(absl::StrCat(view.file, ": tensor '", name, "' holds ", row[c],
-                                              " in row ", number, ", but must be finite"));
+      return absl::DataLossError(
+          absl::StrCat(where, " holds ", row[c], " in row ", number, ", but must be finite"));
     }
     if (scale == 0) scale = magnitude;
     if (magnitude != 0 && magnitude != scale) {
       return absl::InvalidArgumentError(
-          absl::StrCat(view.file, ": tensor '", name, "' holds the magnitudes ", scale, " and ",
-                       magnitude, " in row ", number,
-                       ", but without quantization_config (family D) the values of a row "
-                       "must be -s, 0 and s: weights in full precision are not supported"));
+          absl::StrCat(where, " holds the magnitudes ", scale, " and ", magnitude, " in row ",
+                       number, ", but weights that nothing says how to quantise (family D) must ",
+                       "be -s, 0 and s in each row: full precision is not supported"));
     }
     codes[c] = static_cast<uint8_t>(1 + (row[c] > 0 ? 1 : 0) - (row[c] < 0 ? 1 : 0));
   }
@@ -99,7 +103,7 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
     if (code_three != 0) return CodeThree(name, *view, r, bytes);
     for (int i = 0; i < kRowsPerByte; ++i) w.SetRowCodes(i * shape[0] + r, bytes, 2 * i);
   }
-  if (nonzero == 0) return AllZero(name, *view);
+  if (nonzero == 0) return AllZero(Where(name, *view));
   MappedFile::Forget(view->bytes);
   return w;
 }
@@ -118,7 +122,7 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
     return absl::DataLossError(
         absl::StrCat(view->file, ": tensor '", name, "' holds values that are not finite"));
   }
-  if (sum == 0) return AllZero(name, *view);
+  if (sum == 0) return AllZero(Where(name, *view));
   const double mean = sum / (static_cast<double>(rows) * static_cast<double>(cols));
   const double inverse_scale = 1.0 / std::max(mean, 1e-5);
 
@@ -138,20 +142,20 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
   return w;
 }
 
-StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& name, int64_t rows,
-                                     int64_t cols) {
-  STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.GetFloat(name, {rows, cols}));
-  TernaryMatrix w(rows, cols);
-  std::vector<float> row(static_cast<size_t>(cols));
-  std::vector<uint8_t> codes(static_cast<size_t>(cols));
-  std::vector<float> scales(static_cast<size_t>(rows));
-  for (int64_t r = 0; r < rows; ++r) {
-    ReadFloats(*view, r * cols, row);
-    STERNA_ASSIGN_OR_RETURN(scales[static_cast<size_t>(r)], RecoverRow(name, *view, r, row, codes));
-    w.SetRowCodes(r, codes, 0);
+StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder& row_order) {
+  TernaryMatrix w(stored.rows, stored.cols);
+  std::vector<float> row(static_cast<size_t>(stored.cols));
+  std::vector<uint8_t> codes(row.size());
+  std::vector<float> scales(static_cast<size_t>(stored.rows));
+  for (int64_t r = 0; r < stored.rows; ++r) {
+    stored.read_row(r, row);
+    const int64_t to = row_order ? row_order(r) : r;
+    STERNA_ASSIGN_OR_RETURN(scales[static_cast<size_t>(to)],
+                            RecoverRow(stored.where, r, row, codes));
+    w.SetRowCodes(to, codes, 0);
   }
   const float largest = *std::ranges::max_element(scales);
-  if (largest == 0) return AllZero(name, *view);
+  if (largest == 0) return AllZero(stored.where);
   // A row of zeros has no scale of its own, and any gives the same.
   std::ranges::replace(scales, 0.0f, largest);
   if (*std::ranges::min_element(scales) == largest) {
@@ -159,7 +163,7 @@ StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& na
   } else {
     w.SetRowScales(scales);
   }
-  MappedFile::Forget(view->bytes);
+  MappedFile::Forget(stored.bytes);
   return w;
 }
 

@@ -23,11 +23,10 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
 StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name, int64_t rows,
                                    int64_t cols);
 
-// Weights [rows, cols] of any float type whose every row holds no values but -s, 0 and s, with an s
+// Weights whose every row holds no values but -s, 0 and s, with an s
 // of its own. The scale is the matrix's where all rows have the same, and each row's where not.
-// InvalidArgument for a row of other values.
-StatusOr<TernaryMatrix> ReadUnpacked(TensorReader& reader, const std::string& name, int64_t rows,
-                                     int64_t cols);
+// Rows are put where `row_order` says. InvalidArgument for a row of other values.
+StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder& row_order = {});
 
 // One positive scale, of shape [1] or [].
 StatusOr<double> ReadWeightScale(TensorReader& reader, const std::string& name);

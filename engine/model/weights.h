@@ -13,6 +13,7 @@
 #include "base/mapped_file.h"
 #include "base/thread_pool.h"
 #include "engine/model/config.h"
+#include "engine/model/model_files.h"
 #include "engine/model/weight_vector.h"
 #include "kernels/dense_format.h"
 #include "kernels/dense_shortlist.h"
@@ -122,13 +123,25 @@ struct Checkpoint {
   ModelWeights weights;
 };
 
-// Loads a Hugging Face directory of families A, A', B, C or D: config.json and model.safetensors or
-// the shards that model.safetensors.index.json names, memory-mapped. Every tensor the config
-// implies must be there with its exact shape and type, and no weight may hold code 3. Sub-norms
-// must be there where the config implies them, by its family's names, and nowhere else; config and
-// tensors that disagree are refused with both named. Errors: NotFound, InvalidArgument, DataLoss
-// (corrupt file), each naming file and tensor.
-StatusOr<Checkpoint> LoadCheckpoint(const std::string& model_dir, const HeadOptions& head = {});
+// Bytes of tensors read, and of all of them. Called from loading threads, one at a time; it must be
+// quick.
+using LoadProgress = std::function<void(int64_t done_bytes, int64_t total_bytes)>;
+
+struct LoadOptions {
+  HeadOptions head;
+  I2sLayout i2s_layout = I2sLayout::kX86;  // of GGUF files with I2_S tensors
+  LoadProgress progress;                   // may be empty
+};
+
+// Loads the weights of families A, A', B, C or D: a Hugging Face directory's model.safetensors or
+// its shards, or GGUF files; all are memory-mapped. Every tensor the config implies must be there
+// with its exact shape and a type it can have, and no weight may hold code 3. Sub-norms must be
+// there where the config implies them and nowhere else; config and tensors that disagree are
+// refused with both named. Errors: NotFound, InvalidArgument, DataLoss (corrupt file), each naming
+// file and tensor.
+StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& options = {});
+// The same of what `model` names, as ModelFiles::Open takes it.
+StatusOr<Checkpoint> LoadCheckpoint(const std::string& model, const LoadOptions& options = {});
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
 // shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says.

@@ -71,7 +71,7 @@ TEST_F(CudaModelTest, StaysCloseToTheFloat64Reference) {
     const std::vector<double> expected =
         AllLogits<double>(host->config, host->weights, *reference, tokens);
     for (size_t i = 0; i < std::size(kDrifts); ++i) {
-      StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir, {.type = kDrifts[i].head});
+      StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir, {.head = {.type = kDrifts[i].head}});
       ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
       ASSERT_TRUE(PlaceWeights(*ops_, checkpoint->weights).ok());
       const std::vector<float> got = AllLogits<float>(checkpoint->config, checkpoint->weights,

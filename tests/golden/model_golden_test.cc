@@ -108,7 +108,7 @@ TEST(ModelGoldenTest, CpuBackendStaysCloseToTheFloat64Reference) {
   for (const std::string& dir : GoldenModels()) {
     StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-    StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, {.type = HeadType::kInt8});
+    StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, {.head = {.type = HeadType::kInt8}});
     ASSERT_TRUE(int8_head.ok()) << int8_head.status();
     std::vector<int32_t> tokens(180);
     for (int32_t& token : tokens) {
@@ -166,7 +166,7 @@ TEST(ModelGoldenTest, ShippedModelKeepsItsPerplexity) {
   const std::string dir = SourcePath("models/stories");
   const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir);
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-  const StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, {.type = HeadType::kInt8});
+  const StatusOr<Checkpoint> int8_head = LoadCheckpoint(dir, {.head = {.type = HeadType::kInt8}});
   ASSERT_TRUE(int8_head.ok()) << int8_head.status();
   const StatusOr<std::unique_ptr<Tokenizer>> tokenizer = LoadTokenizer(dir);
   ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();

@@ -91,8 +91,8 @@ TEST(SeparateMemoryTest, ModelsHaveTheSameLogits) {
 TEST(SeparateMemoryTest, ALoadedCheckpointHasTheSameLogits) {
   const std::string dir = sterna::testing::SourcePath("models/stories");
   SeparateMemoryOps<float> ops(Cpu());
-  const StatusOr<Checkpoint> plain = LoadCheckpoint(dir, {.type = HeadType::kInt8});
-  StatusOr<Checkpoint> placed = LoadCheckpoint(dir, {.type = HeadType::kInt8});
+  const StatusOr<Checkpoint> plain = LoadCheckpoint(dir, {.head = {.type = HeadType::kInt8}});
+  StatusOr<Checkpoint> placed = LoadCheckpoint(dir, {.head = {.type = HeadType::kInt8}});
   ASSERT_TRUE(plain.ok() && placed.ok()) << plain.status() << placed.status();
   ASSERT_FALSE(placed->weights.mapped_files.empty());
   ASSERT_TRUE(PlaceWeights(ops, placed->weights).ok());

@@ -137,7 +137,7 @@ TEST(LoadFamilyCTest, RefusesConfigsAndTensorsThatDisagree) {
           t.tensors[kUp] = FloatTensor("F16", {kFfn, kHidden}, std::vector<float>(kFfn * kHidden));
         },
         absl::StatusCode::kDataLoss,
-        {"all weights of tensor", kUp}},
+        {"all its weights are zero", kUp}},
        {"a config of family B",
         [](T& t) {
           for (const char* field : {"architectures", "weight_bits", "input_bits"}) {

@@ -85,7 +85,7 @@ TEST(LoadFamilyDTest, RefusesWhatIsNotTernaryInEveryRow) {
       {{"a value of another magnitude",
         with(5 * kHidden + 3, std::nextafterf(0.5f, 0)),
         kInvalid,
-        {kUp, "in row 5", "0.5", "without quantization_config (family D)"}},
+        {kUp, "in row 5", "0.5", "(family D)"}},
        {"the same, negative, in the last place",
         with(kFfn * kHidden - 1, -0.25f),
         kInvalid,
@@ -109,7 +109,7 @@ TEST(LoadFamilyDTest, RefusesWhatIsNotTernaryInEveryRow) {
           t.tensors[kUp] = FloatTensor("F16", {kFfn, kHidden}, std::vector<float>(kFfn * kHidden));
         },
         kDataLoss,
-        {"all weights of tensor", kUp}},
+        {"all its weights are zero", kUp}},
        {"packed",
         [](T& t) {
           t.tensors[kUp] =

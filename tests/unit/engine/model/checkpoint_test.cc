@@ -317,7 +317,7 @@ TEST(LoadCheckpointTest, RefusesDamagedPackedCheckpoints) {
        {"zero weights",
         [&](T& t) { t.tensors[weight].bytes.assign(120, '\x55'); },
         kDataLoss,
-        {"all weights of tensor", weight}},
+        {"all its weights are zero", weight}},
        {"too few layers in the config",
         [](T& t) { t.config["num_hidden_layers"] = 1; },
         kInvalid,
@@ -361,7 +361,7 @@ TEST(LoadCheckpointTest, RefusesDamagedLatentAndLlamaCheckpoints) {
   };
   ExpectRefused(
       CheckpointFamily::kBitNetLatent,
-      {{"zeros", [&](T& t) { latent(t, 0); }, absl::StatusCode::kDataLoss, {"all weights", weight}},
+      {{"zeros", [&](T& t) { latent(t, 0); }, absl::StatusCode::kDataLoss, {"all its weights", weight}},
        {"infinite",
         [&](T& t) { latent(t, std::numeric_limits<float>::infinity()); },
         absl::StatusCode::kDataLoss,

@@ -28,7 +28,7 @@ struct TestCheckpoint {
   StatusOr<Checkpoint> Load(const TempDir& dir, const HeadOptions& head = {}) const {
     dir.Write("config.json", config.dump());
     dir.Write("model.safetensors", SafetensorsFileBytes(tensors));
-    return LoadCheckpoint(dir.path(), head);
+    return LoadCheckpoint(dir.path(), {.head = head});
   }
   Status LoadStatus() const { return Load(TempDir()).status(); }
 };

@@ -209,7 +209,7 @@ TEST_F(ShardedTest, FindsTensorsInTheirShards) {
   EXPECT_EQ(checkpoint->Find("x"), nullptr);
 
   const std::span<const uint8_t> b = checkpoint->Find("b")->bytes;
-  const auto kept = (*std::move(checkpoint)).TakeFilesOf({b.data()});
+  const auto kept = KeepHolding((*std::move(checkpoint)).TakeFiles(), {b.data()});
   ASSERT_EQ(kept.size(), 1u);
   EXPECT_THAT(kept[0].path(), HasSubstr("two.safetensors"));
   EXPECT_THAT(b, ElementsAre(1, 2, 3, 4));

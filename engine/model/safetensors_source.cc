@@ -1,0 +1,187 @@
+#include "engine/model/safetensors_source.h"
+
+#include <algorithm>
+#include <array>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/logging.h"
+#include "engine/model/json_text.h"
+#include "engine/model/safetensors.h"
+#include "engine/model/tensor_reader.h"
+#include "engine/model/ternary_reader.h"
+
+namespace sterna {
+namespace {
+
+// How messages name what config.json has of family C.
+constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
+
+bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
+
+// What in config.json makes scales something that is computed at load.
+std::string SignsOfComputedScales(const ModelConfig& config) {
+  if (IsFamilyC(config)) return kFamilyCSigns;
+  return config.family == CheckpointFamily::kUnpacked ? "no quantization_config (family D)"
+                                                      : "quantization_mode online";
+}
+
+// A norm in front of o_proj or of down_proj, within a layer.
+struct SubNorm {
+  const char* bitnet;    // as model_type bitnet calls it, and this engine
+  const char* family_c;  // as family C does
+};
+constexpr std::array<SubNorm, 2> kSubNorms = {{
+    {"self_attn.attn_sub_norm.weight", "self_attn.inner_attn_ln.weight"},  // [heads * head_dim]
+    {"mlp.ffn_sub_norm.weight", "mlp.ffn_layernorm.weight"},               // [ffn]
+}};
+
+class SafetensorsSource final : public WeightSource {
+ public:
+  SafetensorsSource(SafetensorsCheckpoint tensors, const ModelConfig& config)
+      : tensors_(std::move(tensors)), reader_(tensors_), config_(config) {
+    for (const std::string& name : tensors_.names()) {
+      total_bytes_ += static_cast<int64_t>(tensors_.Find(name)->bytes.size());
+    }
+  }
+
+  const std::string& path() const override { return tensors_.path(); }
+  bool Has(const std::string& name) const override { return reader_.Has(InFile(name)); }
+  StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override {
+    return reader_.Vector(InFile(name), size);
+  }
+  StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
+  StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
+  Status CheckUnused() override;
+  std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
+    return KeepHolding(std::move(tensors_).TakeFiles(), kept);
+  }
+  int64_t total_bytes() const override { return total_bytes_; }
+
+  Status CheckSubNorms() const;
+
+ private:
+  StatusOr<StoredMatrix> Stored(const std::string& name, int64_t rows, int64_t cols) {
+    STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader_.GetFloat(name, {rows, cols}));
+    return StoreOf(*view, absl::StrCat(view->file, ": tensor '", name, "'"));
+  }
+  // What the files call tensor `name`.
+  std::string InFile(const std::string& name) const;
+
+  SafetensorsCheckpoint tensors_;
+  TensorReader reader_;
+  const ModelConfig& config_;
+  int64_t total_bytes_ = 0;
+};
+
+std::string SafetensorsSource::InFile(const std::string& name) const {
+  if (!IsFamilyC(config_)) return name;
+  for (const SubNorm& norm : kSubNorms) {
+    const std::string_view bitnet = norm.bitnet;
+    if (name.ends_with(bitnet)) {
+      return absl::StrCat(name.substr(0, name.size() - bitnet.size()), norm.family_c);
+    }
+  }
+  return name;
+}
+
+StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int64_t rows,
+                                                   int64_t cols) {
+  const std::string weight_name = name + ".weight";
+  const std::string scale_name = name + ".weight_scale";
+  StatusOr<TernaryMatrix> w;
+  if (config_.family != CheckpointFamily::kBitNetPacked &&
+      config_.family != CheckpointFamily::kBitLinear) {
+    if (reader_.Has(scale_name)) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config.json says ", SignsOfComputedScales(config_),
+          ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
+    }
+    if (config_.family == CheckpointFamily::kUnpacked) {
+      STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(weight_name, rows, cols));
+      STERNA_ASSIGN_OR_RETURN(w, ReadUnpacked(stored));
+    } else {
+      STERNA_ASSIGN_OR_RETURN(w, ReadLatent(reader_, weight_name, rows, cols));
+    }
+  } else {
+    STERNA_ASSIGN_OR_RETURN(w, ReadPacked(reader_, weight_name, rows, cols));
+    STERNA_ASSIGN_OR_RETURN(const double scale, ReadWeightScale(reader_, scale_name));
+    // Only autobitlinear stores the factor itself; bitlinear stores its inverse.
+    w->SetTensorScale(config_.family == CheckpointFamily::kBitNetPacked ? scale : 1.0 / scale);
+  }
+  CountRead(tensors_.Find(weight_name)->bytes);
+  return w;
+}
+
+StatusOr<StoredMatrix> SafetensorsSource::Matrix(const std::string& name, int64_t rows,
+                                                 int64_t cols) {
+  STERNA_ASSIGN_OR_RETURN(StoredMatrix stored, Stored(name, rows, cols));
+  CountRead(stored.bytes);
+  return stored;
+}
+
+// That the layers have the sub-norms which the config implies: all of them, and none by another
+// family's names.
+Status SafetensorsSource::CheckSubNorms() const {
+  const bool family_c = IsFamilyC(config_);
+  std::vector<std::string> wrong;  // "lacks ..." and "has ...", the first of each kind
+  const auto check = [&](const char* SubNorm::*names, bool wanted) {
+    for (int64_t layer = 0; layer < config_.num_layers; ++layer) {
+      for (const SubNorm& norm : kSubNorms) {
+        const std::string full = absl::StrCat("model.layers.", layer, ".", norm.*names);
+        if (reader_.Has(full) == wanted) continue;
+        wrong.push_back(absl::StrCat(wanted ? "lacks '" : "has '", full, "'"));
+        return;
+      }
+    }
+  };
+  check(&SubNorm::bitnet, config_.has_sub_norms() && !family_c);
+  check(&SubNorm::family_c, family_c);
+  if (wrong.empty()) return absl::OkStatus();
+  const auto names = family_c ? &SubNorm::family_c : &SubNorm::bitnet;
+  return absl::InvalidArgumentError(
+      absl::StrCat("config.json says ",
+                   family_c ? kFamilyCSigns : absl::StrCat("model_type ", config_.model_type),
+                   ", whose ", config_.num_layers, " layers have ",
+                   config_.has_sub_norms()
+                       ? absl::StrCat(kSubNorms[0].*names, " and ", kSubNorms[1].*names, " each")
+                       : "no sub-norms",
+                   ", but ", tensors_.path(), " ", absl::StrJoin(wrong, " and ")));
+}
+
+// A layer beyond the config's is a contradiction, the rest a warning.
+Status SafetensorsSource::CheckUnused() {
+  constexpr std::string_view kLayers = "model.layers.";
+  std::vector<std::string> unused;
+  const std::set<std::string> used = reader_.used();
+  for (const std::string& name : tensors_.names()) {
+    // Old exports store the rotary table, which the config determines.
+    if (used.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
+    int64_t layer = 0;
+    if (name.starts_with(kLayers) &&
+        absl::SimpleAtoi(
+            name.substr(kLayers.size(), name.find('.', kLayers.size()) - kLayers.size()), &layer) &&
+        layer >= config_.num_layers) {
+      return absl::InvalidArgumentError(absl::StrCat("config.json says num_hidden_layers ",
+                                                     config_.num_layers, ", but ", tensors_.path(),
+                                                     " has tensor '", Shown(name), "'"));
+    }
+    unused.push_back(name);
+  }
+  WarnOfUnused(tensors_.path(), unused);
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsSource(const std::string& model_dir,
+                                                              const ModelConfig& config) {
+  STERNA_ASSIGN_OR_RETURN(SafetensorsCheckpoint tensors, SafetensorsCheckpoint::Open(model_dir));
+  auto source = std::make_unique<SafetensorsSource>(std::move(tensors), config);
+  STERNA_RETURN_IF_ERROR(source->CheckSubNorms());
+  return source;
+}
+
+}  // namespace sterna
