@@ -8,6 +8,7 @@
 #include "engine/model/model_files.h"
 #include "engine/text/gguf_tokenizer_export.h"
 #include "server/command.h"
+#include "server/config.h"
 
 namespace sterna {
 namespace {
@@ -18,6 +19,7 @@ struct ConvertConfig {
   std::string format = "gguf-tq2_0";
   std::string ternarize = "no";
   std::string tokenizer;
+  std::string i2s_layout = "x86";
 };
 
 struct UnitName {
@@ -60,6 +62,7 @@ std::vector<Flag> ConvertFlags(ConvertConfig& c) {
        .value = &c.tokenizer,
        .help = "Hugging Face directory with the tokenizer, if it is not to be the model's own; "
                "needed from GGUF to a directory."},
+      I2sLayoutFlag(c.i2s_layout),
   };
 }
 
@@ -72,6 +75,7 @@ StatusOr<ConvertOptions> ToOptions(const ConvertConfig& config) {
   }
   options.model = config.model;
   options.output = config.output;
+  options.i2s_layout = I2sLayoutOf(config.i2s_layout);
   for (const FormatName& format : kConvertFormats) {
     if (format.name == config.format) options.format = format.format;
   }

@@ -250,7 +250,8 @@ def byte_tokenizer():
                      {"Sequence": {"id": "B", "type_id": 1}}],
             "special_tokens": {"<s>": {"id": "<s>", "ids": [BOS], "tokens": ["<s>"]}},
         },
-        "decoder": {"type": "ByteLevel"},
+        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True,
+                    "use_regex": True},
         "model": {
             "type": "BPE",
             "vocab": {characters[byte]: byte for byte in range(256)} | special,

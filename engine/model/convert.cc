@@ -61,7 +61,8 @@ Status CheckOptions(const ConvertOptions& options, bool from_gguf, const ModelCo
         IsGguf(options.format) ? "" : " and is no empty directory", "; nothing is overwritten"));
   }
   if (options.ternarize.has_value() &&
-      (from_gguf || config.family != CheckpointFamily::kUnpacked)) {
+      (from_gguf || (config.family != CheckpointFamily::kUnpacked &&
+                     config.family != CheckpointFamily::kGrouped))) {
     return absl::InvalidArgumentError(absl::StrCat(
         options.model, from_gguf ? " is GGUF of family " : " is of family ",
         std::string(FamilyName(config.family)),
