@@ -102,11 +102,7 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .value = &c.model,
        .help = "The checkpoint: a directory in Hugging Face's layout, or a GGUF file, the first of "
                "several. Without it, the model that ships with Sterna."},
-      {.name = "i2s-layout",
-       .value = &c.i2s_layout,
-       .help = "Which build of BitNet wrote a GGUF file with I2_S weights, which the file does not "
-               "tell: one for x86 packs blocks of 128, one for ARM blocks of 64.",
-       .choices = {"x86", "arm"}},
+      I2sLayoutFlag(c.i2s_layout),
   };
   const std::vector<Flag> device = DeviceFlags(c.device);
   flags.insert(flags.end(), device.begin(), device.end());
@@ -302,6 +298,15 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
                                                            : path.parent_path().filename().string();
   }
   return config;
+}
+
+Flag I2sLayoutFlag(std::string& layout) {
+  return {.name = "i2s-layout",
+          .value = &layout,
+          .help =
+              "Which build of BitNet wrote a GGUF file with I2_S weights, which the file does not "
+              "tell: one for x86 packs blocks of 128, one for ARM blocks of 64.",
+          .choices = {"x86", "arm"}};
 }
 
 I2sLayout I2sLayoutOf(const std::string& layout) {

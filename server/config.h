@@ -82,6 +82,7 @@ DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
 Flag AsyncSchedulingFlag(bool& async_scheduling);
 KvType KvTypeOf(const std::string& dtype);
+Flag I2sLayoutFlag(std::string& layout);
 I2sLayout I2sLayoutOf(const std::string& layout);
 Flag HeadDtypeFlag(HeadConfig& head);
 Flag HeadShortlistFlag(HeadConfig& head);
