@@ -47,9 +47,9 @@ struct EvalConfig : RuntimeConfig {
 // Of the flags that load a model, those that evaluation has a use for.
 std::vector<Flag> EvalFlags(EvalConfig& c) {
   constexpr std::string_view kUsed[] = {
-      "model",      "device",         "device-index",        "threads",
-      "cpu-isa",    "kv-cache-mib",   "gpu-memory-fraction", "kv-cache-dtype",
-      "head-dtype", "max-step-tokens"};
+      "model",          "i2s-layout", "device",         "device-index",
+      "threads",        "cpu-isa",    "kv-cache-mib",   "gpu-memory-fraction",
+      "kv-cache-dtype", "head-dtype", "max-step-tokens"};
   std::vector<Flag> flags;
   for (const Flag& flag : RuntimeFlags(c)) {
     if (std::ranges::find(kUsed, flag.name) != std::end(kUsed)) flags.push_back(flag);
