@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/tensor.h"
+#include "server/load_progress.h"
 
 namespace sterna {
 
@@ -158,6 +159,11 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .help = "Requests that wait at once; more are refused with 429 or RESOURCE_EXHAUSTED.",
        .min = 1,
        .max = 1 << 20},
+      {.name = "lint-refuses",
+       .value = &c.lint_refuses,
+       .help = "Which findings of the checks on a loaded checkpoint (docs/formats.md) refuse it: "
+               "errors, which no trained model has, or warnings as well. Others are logged.",
+       .choices = {"nothing", "errors", "warnings"}},
       {.name = "energy-source",
        .value = &c.energy_source,
        .help = "Where joules come from; auto: a counter where there is one, else the model of "
@@ -244,6 +250,11 @@ std::vector<Flag> ServerFlags(ServerConfig& c) {
        .value = &c.cors_allow_origin,
        .help = "Origins whose web pages may call the HTTP API: '*', or a comma-separated list such "
                "as https://example.org. Empty: none."},
+      {.name = "exit-on-load-failure",
+       .value = &c.exit_on_load_failure,
+       .help = "Exit at once, with code 1, when the model cannot be loaded. Without it the server "
+               "stays up, alive but not ready, and /health/ready says why, until it is told to "
+               "stop; the code is 1 all the same."},
   };
   flags.insert(flags.end(), own.begin(), own.end());
   return flags;
@@ -336,6 +347,10 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
       .kv_cache_mib = c.kv_cache_mib,
       .device_memory_fraction = c.gpu_memory_fraction,
       .step_seconds = c.step_seconds,
+      .lint_refusal = c.lint_refuses == "nothing"    ? LintRefusal::kNothing
+                      : c.lint_refuses == "warnings" ? LintRefusal::kWarnings
+                                                     : LintRefusal::kErrors,
+      .progress = TerminalProgress(),
   };
 }
 

@@ -48,6 +48,7 @@ struct RuntimeConfig {
   std::string energy_source = "auto";
   double energy_watts_per_core = 0.0;
   double energy_idle_watts = 0.0;
+  std::string lint_refuses = "errors";
 };
 
 // Options of `sterna serve`.
@@ -65,6 +66,7 @@ struct ServerConfig : RuntimeConfig {
   double write_timeout_seconds = 30;
   double drain_timeout_seconds = 30;
   std::string cors_allow_origin;
+  bool exit_on_load_failure = false;
 };
 
 // The rows of the two structs above, bound to `config`, which must outlive them.

@@ -233,7 +233,12 @@ HttpReply ApiHandler::Ready(const HttpRequest&, const std::string&) {
     case ModelService::State::kReady:
       return Whole(JsonResponse(200, {{"status", "ready"}}));
     case ModelService::State::kLoading:
-      return Whole(JsonResponse(503, {{"status", "loading"}}));
+      return Whole(JsonResponse(503, {{"status", "loading"},
+                                      {"loaded_bytes", service_->load_done_bytes()},
+                                      {"total_bytes", service_->load_total_bytes()}}));
+    case ModelService::State::kLoadFailed:
+      return Whole(
+          JsonResponse(503, {{"status", "load_failed"}, {"reason", service_->load_failure()}}));
     case ModelService::State::kDraining:
       return Whole(JsonResponse(503, {{"status", "draining"}}));
     case ModelService::State::kFailed:

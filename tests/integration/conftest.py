@@ -87,6 +87,9 @@ class Server:
             self._reader.join(5)
             raise RuntimeError("the server ended: " + "".join(self.log))
         event = json.loads(line)
+        if event["event"] == "load_failed":
+            self.process.kill()
+            raise RuntimeError("the model was not loaded: " + event["reason"])
         assert event["event"] == name
         return event
 

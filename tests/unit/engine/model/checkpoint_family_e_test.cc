@@ -78,11 +78,14 @@ TEST(LoadFamilyETest, CodesAndScalesAreRecoveredExactly) {
 }
 
 TEST(LoadFamilyETest, ATernaryHeadIsKeptAsItIs) {
-  const Status int8 = LoadCheckpoint(Golden("e-groups-64"), {.type = HeadType::kInt8}).status();
+  const Status int8 =
+      LoadCheckpoint(Golden("e-groups-64"), {.head = {.type = HeadType::kInt8}}).status();
   EXPECT_EQ(int8.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(int8.message(), HasSubstr("int8 is of no use"));
-  EXPECT_TRUE(LoadCheckpoint(Golden("e-groups-64"), {.head = {.shortlist = ShortlistUse::kAuto}}).ok());
-  EXPECT_TRUE(LoadCheckpoint(Golden("e-dense-embedding"), {.type = HeadType::kInt8}).ok());
+  EXPECT_TRUE(
+      LoadCheckpoint(Golden("e-groups-64"), {.head = {.shortlist = ShortlistUse::kAuto}}).ok());
+  EXPECT_TRUE(
+      LoadCheckpoint(Golden("e-dense-embedding"), {.head = {.type = HeadType::kInt8}}).ok());
 }
 
 // Of family E, with a scale for each row.

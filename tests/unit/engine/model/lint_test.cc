@@ -101,6 +101,59 @@ TEST(LintTest, NamesAreThoseOfTheFiles) {
   EXPECT_EQ(Lint(checkpoint, TensorNames::kGguf).at(0).tensor, "blk.1.attn_sub_norm.weight");
 }
 
+// Rows, and tiles with and without columns that pad, of numbers of 16 bits; of 32 bits rows.
+TEST(LintTest, EveryFormOfAnEmbeddingIsCounted) {
+  constexpr int64_t kRows = 530;
+  for (const int64_t cols : {64, 40, 35}) {
+    std::vector<std::vector<uint16_t>> rows(kRows);
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t c = 0; c < cols; ++c) {
+        rows[r].push_back(static_cast<uint16_t>(0x3f80 + (r + c) % 50));
+      }
+    }
+    const auto lint = [&](bool tiles) {
+      Checkpoint checkpoint = Good();
+      ThreadPool pool(2);
+      DenseMatrix& embedding = checkpoint.weights.embedding;
+      std::vector<uint16_t> flat;
+      for (const auto& row : rows) flat.insert(flat.end(), row.begin(), row.end());
+      embedding = {.type = DenseType::kBf16, .data = flat.data(), .rows = kRows, .cols = cols};
+      if (tiles) {
+        embedding = MakeDenseTiles(
+            kRows, cols, pool,
+            [&](int64_t row, std::span<uint16_t> out) {
+              std::ranges::copy(rows[row], out.begin());
+            },
+            checkpoint.weights.buffers);
+      }
+      std::string text;
+      for (const LintFinding& finding : Lint(checkpoint)) text += LintText(finding) + "\n";
+      return text;
+    };
+    for (const bool tiles : {false, true}) {
+      SCOPED_TRACE(::testing::Message() << cols << " columns, tiles " << tiles);
+      const auto good = rows;
+      EXPECT_EQ(lint(tiles), "");
+      rows[kRows - 1].back() = 0xff80;  // -infinity
+      EXPECT_THAT(lint(tiles), HasSubstr("row 529 holds"));
+      rows[3].front() = 0x7fc1;  // NaN
+      EXPECT_THAT(lint(tiles), HasSubstr("row 3 holds"));
+      rows = good;
+      rows[17][1] = 0xc700;  // -32768
+      EXPECT_THAT(lint(tiles), HasSubstr("32768"));
+      // Zeros of both signs, and rows of one value.
+      for (int64_t r = 0; r < 300; ++r) {
+        rows[r].assign(rows[r].size(), r % 2 == 0 ? 0x8000 : 0x4000);
+      }
+      EXPECT_THAT(lint(tiles), HasSubstr("300 of its 530 rows"));
+      rows[0].back() = 1;
+      rows[1].back() = 0x4001;
+      EXPECT_THAT(lint(tiles), HasSubstr("298 of its 530 rows"));
+      rows = good;
+    }
+  }
+}
+
 TEST(LintTest, ReportsAFewOfAKind) {
   LintReport report;
   report.Add("other", Severity::kWarning, "w", "odd");
