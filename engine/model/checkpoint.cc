@@ -178,7 +178,8 @@ Status CheckTiedHead(const StoredMatrix& head, const StoredMatrix& embedding) {
     return absl::OkStatus();
   }
   return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
-                                                 head.where, " differs from the embedding"));
+                                                 head.where, " differs from '", kEmbeddingName,
+                                                 "'"));
 }
 
 Status ReadTiedEmbedding(WeightSource& source, const ModelConfig& config, HeadType head_type,

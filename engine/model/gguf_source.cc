@@ -41,6 +41,19 @@ constexpr NamePair kLayerNames[] = {
 constexpr std::string_view kLayers = "model.layers.";
 constexpr char kFileLayers[] = "blk.";
 
+// The rows of a ternary matrix, as numbers.
+StoredMatrix Stored(const GgufTensor& tensor, TernaryMatrix matrix) {
+  const auto shared = std::make_shared<TernaryMatrix>(std::move(matrix));
+  return {.rows = tensor.rows,
+          .cols = tensor.cols,
+          .type = DenseType::kF32,
+          .read_row = [shared](int64_t row,
+                               std::span<float> values) { shared->CopyRow(row, values.data()); },
+          .bytes = tensor.bytes,
+          .in_place = false,
+          .where = absl::StrCat(tensor.file, ": tensor '", tensor.name, "'")};
+}
+
 // A matrix of numbers. Unimplemented for one of another type.
 StatusOr<StoredMatrix> Stored(const GgufTensor& tensor) {
   // One row tells whether the type is one of numbers at all.
@@ -190,7 +203,9 @@ StatusOr<TernaryMatrix> GgufSource::Ternary(const std::string& name, int64_t row
 StatusOr<StoredMatrix> GgufSource::Matrix(const std::string& name, int64_t rows, int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {rows, cols}));
   CountRead(tensor->bytes);
-  return Stored(*tensor);
+  if (!IsTernaryGgufType(tensor->type)) return Stored(*tensor);
+  STERNA_ASSIGN_OR_RETURN(TernaryMatrix matrix, ReadGgufTernaryMatrix(*tensor, i2s_layout_));
+  return Stored(*tensor, std::move(matrix));
 }
 
 Status GgufSource::CheckSubNorms() const {

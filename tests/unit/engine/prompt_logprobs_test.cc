@@ -218,12 +218,16 @@ TEST(PromptLogprobsTest, ComeBeforeTheirRequestEnds) {
   TinyEngineOptions options;
   options.engine.max_scored_tokens = 10;
   TinyEngine tiny(options);
-  const std::shared_ptr<TokenStream> stream = *tiny.engine().Submit(Scored(300, 2, 0));
-  const StreamUpdate first = stream->WaitAndTake();
-  EXPECT_GE(first.prompt_logprobs.size(), 1u);
-  EXPECT_LT(first.prompt_logprobs.size(), 299u) << "nothing is kept back until all are there";
-  stream->Cancel();
-  EXPECT_EQ(ReadAll(*stream).end.reason, FinishReason::kCancelled);
+  // This thread may be too late to see the first of them by themselves, but not every time.
+  bool early = false;
+  for (int attempt = 0; attempt < 100 && !early; ++attempt) {
+    const std::shared_ptr<TokenStream> stream = *tiny.engine().Submit(Scored(300, 2, 0));
+    const StreamUpdate first = stream->WaitAndTake();
+    early = !first.prompt_logprobs.empty() && first.prompt_logprobs.size() < 299u;
+    stream->Cancel();
+    if (!first.end) ReadAll(*stream);
+  }
+  EXPECT_TRUE(early) << "they are kept back until all are there";
 }
 
 TEST(PromptLogprobsTest, AShortlistChangesNothing) {

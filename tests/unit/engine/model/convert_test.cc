@@ -389,6 +389,7 @@ TEST(ConvertTest, MatricesKeepTheNarrowestTypeThatHoldsThem) {
   const testing::TempDir dir;
   TestModel model = MakeModel(Form::kUnpacked);
   std::vector<float> values(kVocab * kHidden, 1.0f / 1024 + 1);  // eleven bits
+  values[3] = 0.5f;                                              // not ternary
   model.tensors["model.embed_tokens.weight"] =
       testing::FloatTensor("F16", {kVocab, kHidden}, values);
   values[5] = 1.1f;
