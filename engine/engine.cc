@@ -25,21 +25,20 @@ namespace {
 constexpr std::chrono::seconds kIdleHeartbeat(1);
 
 Status CheckOptions(const EngineOptions& o) {
-  const auto at_least_one = [](int64_t value, std::string_view name) {
-    if (value >= 1) return absl::OkStatus();
-    return absl::InvalidArgumentError(
-        absl::StrCat(std::string(name), " is ", value, "; it must be at least 1"));
-  };
-  STERNA_RETURN_IF_ERROR(at_least_one(o.max_step_tokens, "max_step_tokens"));
-  if (o.max_step_prompt_tokens < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("max_step_prompt_tokens is ",
-                                                   o.max_step_prompt_tokens,
-                                                   "; it must be at least 1, or 0 for no bound"));
+  const std::pair<int64_t, const char*> counts[] = {{o.max_step_tokens, "max_step_tokens"},
+                                                    {o.max_chunk_tokens, "max_chunk_tokens"},
+                                                    {o.max_sequences, "max_sequences"},
+                                                    {o.max_scored_tokens, "max_scored_tokens"},
+                                                    {o.max_queue, "max_queue"},
+                                                    {o.num_kv_blocks, "num_kv_blocks"}};
+  for (const auto& [value, name] : counts) {
+    if (value >= 1) continue;
+    return absl::InvalidArgumentError(absl::StrCat(name, " is ", value, "; it must be at least 1"));
   }
-  STERNA_RETURN_IF_ERROR(at_least_one(o.max_chunk_tokens, "max_chunk_tokens"));
-  STERNA_RETURN_IF_ERROR(at_least_one(o.max_sequences, "max_sequences"));
-  STERNA_RETURN_IF_ERROR(at_least_one(o.max_queue, "max_queue"));
-  return at_least_one(o.num_kv_blocks, "num_kv_blocks");
+  if (o.max_step_prompt_tokens >= 0) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat("max_step_prompt_tokens is ",
+                                                 o.max_step_prompt_tokens,
+                                                 "; it must be at least 1, or 0 for no bound"));
 }
 
 struct Arrival {
@@ -81,11 +80,18 @@ struct Inbox {
   }
 };
 
+// A row of a step's logits, and of its Sample.
+struct StepRow {
+  Generation* generation;
+  int64_t position;  // of the token that it tells of
+  bool draws() const { return position >= generation->num_prompt_tokens(); }
+};
+
 // A step that the device was asked for.
 struct StepInFlight {
   StepPlan plan;
-  std::vector<StepWork> work;        // of plan.work
-  std::vector<Generation*> sampled;  // the rows of the step's Sample
+  std::vector<StepWork> work;  // of plan.work
+  std::vector<StepRow> rows;
   std::vector<SampleResult> results;
   bool ahead;  // the next step may be asked for before this one is done
   int64_t start_ns;
@@ -112,7 +118,8 @@ class EngineImpl final : public Engine {
                                                   ? options.max_step_prompt_tokens
                                                   : options.max_step_tokens,
                     .max_chunk_tokens = options.max_chunk_tokens,
-                    .max_sequences = options.max_sequences},
+                    .max_sequences = options.max_sequences,
+                    .max_scored_tokens = options.max_scored_tokens},
                    &pool_),
         ledger_(meter, clock, model->energy_costs(options.kv_type)),
         max_context_tokens_(LargestStep(options, model->config()).context_tokens),
@@ -145,7 +152,6 @@ class EngineImpl final : public Engine {
   }
 
  private:
-  Status CheckFits(const Request& request) const;
   void Refused(const Status& status) {
     if (listener_ != nullptr) listener_->OnRefused(ErrorLabelOf(status));
   }
@@ -189,47 +195,13 @@ class EngineImpl final : public Engine {
   std::vector<SampleParams> sample_params_;
   std::optional<StepInFlight> in_flight_;
   int64_t last_step_end_ns_ = 0;
-
   const int64_t max_context_tokens_;
-
   const std::shared_ptr<Inbox> inbox_ = std::make_shared<Inbox>();
   std::thread thread_;  // last: it uses everything above
 };
 
-Status EngineImpl::CheckFits(const Request& request) const {
-  if (request.prompt.empty()) {
-    return MakeError(ErrorLabel::kInvalidRequest, "the prompt has no tokens; it needs at least one",
-                     "prompt");
-  }
-  const int64_t vocab = model_->config().vocab_size;
-  for (const int32_t token : request.prompt) {
-    if (token < 0 || token >= vocab) {
-      return MakeError(
-          ErrorLabel::kInvalidRequest,
-          absl::StrCat("prompt token ", token, " is not in the vocabulary of 0 to ", vocab - 1),
-          "prompt");
-    }
-  }
-  if (request.stop.max_tokens < 1) {
-    return MakeError(
-        ErrorLabel::kInvalidRequest,
-        absl::StrCat("max_tokens is ", request.stop.max_tokens, "; it must be at least 1"),
-        "max_tokens");
-  }
-  const auto prompt = static_cast<int64_t>(request.prompt.size());
-  if (prompt + request.stop.max_tokens > max_context_tokens_) {
-    return MakeError(
-        ErrorLabel::kContextLengthExceeded,
-        absl::StrCat("the prompt's ", prompt, " tokens and max_tokens ", request.stop.max_tokens,
-                     " are ", prompt + request.stop.max_tokens, " together; at most ",
-                     max_context_tokens_, " fit"),
-        prompt >= max_context_tokens_ ? "prompt" : "max_tokens");
-  }
-  return absl::OkStatus();
-}
-
 StatusOr<std::shared_ptr<TokenStream>> EngineImpl::Submit(Request request) {
-  Status status = CheckFits(request);
+  Status status = CheckRequest(request, model_->config().vocab_size, max_context_tokens_);
   auto stream = std::make_shared<TokenStream>();
   if (status.ok()) {
     stream->SetCancelCallback([inbox = inbox_] {
@@ -353,13 +325,18 @@ std::optional<StepInFlight> EngineImpl::Launch() {
     const StepTokens counts = generation->CountTokens(w.num_tokens);
     step.stats.prompt_tokens += counts.prompt;
     step.stats.recomputed_tokens += counts.recomputed;
-    if (w.num_tokens == w.sequence->num_to_compute()) step.sampled.push_back(generation);
+    const int64_t end = w.sequence->num_computed() + w.num_tokens;
+    for (int64_t row = end - w.sequence->NumLogits(w.num_tokens); row < end; ++row) {
+      step.rows.push_back({generation, row + 1});
+    }
   }
   RunForward(step);
   for (const ScheduledSequence& w : step.plan.work) w.sequence->Advance(w.num_tokens);
-  for (size_t row = 0; step.ahead && row < step.sampled.size(); ++row) {
-    Generation* generation = step.sampled[row];
-    if (generation->may_go_on()) generation->ExpectToken(DrawnToken(static_cast<int64_t>(row)));
+  for (size_t row = 0; step.ahead && row < step.rows.size(); ++row) {
+    Generation* generation = step.rows[row].generation;
+    if (step.rows[row].draws() && generation->may_go_on()) {
+      generation->ExpectToken(DrawnToken(static_cast<int64_t>(row)));
+    }
   }
   for (Sequence* sequence : step.plan.admitted) {
     auto* generation = static_cast<Generation*>(sequence);
@@ -373,10 +350,12 @@ std::optional<StepInFlight> EngineImpl::Launch() {
 
 void EngineImpl::RunForward(StepInFlight& step) {
   sample_params_.clear();
-  for (Generation* generation : step.sampled) sample_params_.push_back(generation->NextSample());
+  for (const StepRow& row : step.rows) {
+    sample_params_.push_back(row.generation->SampleOf(row.position));
+  }
   model_->Forward(BuildStepBatch(step.plan), cache_, sample_params_);
-  step.results.resize(step.sampled.size());
-  if (!step.sampled.empty()) model_->Sample(sample_params_, step.results);
+  step.results.resize(step.rows.size());
+  if (!step.rows.empty()) model_->Sample(sample_params_, step.results);
   model_->ops().Mark();
 }
 
@@ -408,13 +387,19 @@ void EngineImpl::ShareEnergy(StepInFlight& step) {
 }
 
 void EngineImpl::AcceptTokens(StepInFlight& step, int64_t now_ns) {
-  for (size_t i = 0; i < step.sampled.size(); ++i) {
-    Generation* generation = step.sampled[i];
+  for (size_t i = 0; i < step.rows.size(); ++i) {
+    Generation* generation = step.rows[i].generation;
     if (generation->state() == SequenceState::kFinished) continue;
-    ++step.stats.output_tokens;
-    const int64_t since_ns = generation->MarkToken(now_ns);
-    (generation->num_output_tokens() == 0 ? step.stats.ttft_ns : step.stats.inter_token_ns)
-        .push_back(since_ns);
+    if (!step.rows[i].draws()) {
+      generation->AcceptPromptLogprob(std::move(step.results[i]));
+      continue;
+    }
+    if (generation->has_output()) {
+      ++step.stats.output_tokens;
+      const int64_t since_ns = generation->MarkToken(now_ns);
+      (generation->num_output_tokens() == 0 ? step.stats.ttft_ns : step.stats.inter_token_ns)
+          .push_back(since_ns);
+    }
     if (std::optional<Completion> end = generation->Accept(std::move(step.results[i]))) {
       Finish(generation, *std::move(end));
     }
@@ -479,7 +464,8 @@ StepLimits LargestStep(const EngineOptions& options, const ModelConfig& config) 
   int64_t context = std::min(config.max_positions, options.num_kv_blocks * kKvBlockTokens);
   if (options.max_context_tokens > 0) context = std::min(context, options.max_context_tokens);
   return {.tokens = options.max_step_tokens,
-          .logit_rows = options.max_sequences,
+          .logit_rows =
+              options.max_sequences + std::min(options.max_scored_tokens, options.max_step_tokens),
           .sequences = options.max_sequences,
           .context_tokens = context};
 }

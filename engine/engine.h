@@ -27,10 +27,13 @@ struct EngineOptions {
   int64_t max_step_prompt_tokens = 0;  // of it for prompts; 0: what outputs leave
   int64_t max_chunk_tokens = 512;      // most prompt tokens of one sequence in one step
   int64_t max_sequences = 64;          // running at once
-  int64_t max_queue = 256;             // waiting at once; more are refused
-  int64_t num_kv_blocks = 0;           // of kKvBlockTokens tokens each; >= 1
-  KvType kv_type = KvType::kF16;       // what the cache stores
-  int64_t max_context_tokens = 0;      // prompt + output of one request; 0: the model's own limit
+  // Prompt tokens of one step whose logprobs are told: so many rows of logits beside one for each
+  // sequence. Prompts of which more are wanted are computed in chunks.
+  int64_t max_scored_tokens = 128;
+  int64_t max_queue = 256;         // waiting at once; more are refused
+  int64_t num_kv_blocks = 0;       // of kKvBlockTokens tokens each; >= 1
+  KvType kv_type = KvType::kF16;   // what the cache stores
+  int64_t max_context_tokens = 0;  // prompt + output of one request; 0: the model's own limit
   // Plans a step while the one before it runs, where the device lets it (Ops::runs_ahead).
   bool async_scheduling = true;
   // Records the steps of decoding before the first request, where the device records any, so that

@@ -4,11 +4,20 @@
 #include <utility>
 
 namespace sterna {
+namespace {
+
+OutputToken ToOutputToken(SampleResult result) {
+  return {.id = result.token, .logprob = result.logprob, .top = std::move(result.top)};
+}
+
+}  // namespace
 
 Generation::Generation(Request request, std::shared_ptr<TokenStream> stream, int64_t arrival_ns,
                        uint64_t order, BlockPool* pool, const Tokenizer* tokenizer,
                        const std::vector<int32_t>& eos_token_ids)
-    : Sequence(std::move(request.prompt), request.priority, order, pool),
+    : Sequence(std::move(request.prompt), request.priority, order, pool,
+               request.sampling.num_prompt_logprobs >= 0 ? request.sampling.prompt_logprobs_from
+                                                         : kScoresNone),
       sampling_(std::move(request.sampling)),
       stop_(std::move(request.stop)),
       end_tokens_(stop_.stop_token_ids),
@@ -52,7 +61,11 @@ StepTokens Generation::CountTokens(int64_t num_tokens) const {
           .recomputed = again};
 }
 
-SampleParams Generation::NextSample() {
+SampleParams Generation::SampleOf(int64_t position) {
+  if (position < num_prompt_tokens()) {
+    return {.num_logprobs = sampling_.num_prompt_logprobs,
+            .target = tokens()[static_cast<size_t>(position)]};
+  }
   if (counts_tokens_) {
     counts_.resize(count_index_.size());
     const int32_t last = tokens().back();
@@ -68,16 +81,23 @@ SampleParams Generation::NextSample() {
           .logit_bias = sampling_.logit_bias,
           .token_counts = counts_,
           .seed = sampling_.seed,
-          .position = static_cast<uint64_t>(num_tokens()),
+          .position = static_cast<uint64_t>(position),
           .num_logprobs = sampling_.num_logprobs};
 }
 
+void Generation::AcceptPromptLogprob(SampleResult result) {
+  StreamUpdate update;
+  update.prompt_logprobs.push_back(ToOutputToken(std::move(result)));
+  stream_->Push(std::move(update));
+}
+
 std::optional<Completion> Generation::Accept(SampleResult result) {
+  if (!has_output()) return Completion{.reason = FinishReason::kLength};
   const int32_t token = result.token;
   AppendToken(token);
   if (counts_tokens_) CountToken(token, /*is_output=*/true);
   StreamUpdate update;
-  update.tokens.push_back({.id = token, .logprob = result.logprob, .top = std::move(result.top)});
+  update.tokens.push_back(ToOutputToken(std::move(result)));
 
   std::optional<Completion> end;
   if (IsEndToken(token)) {

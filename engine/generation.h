@@ -47,10 +47,16 @@ class Generation final : public Sequence {
   StepTokens CountTokens(int64_t num_tokens) const;
   void AddEnergy(int64_t nanojoules) { energy_nj_ += nanojoules; }
 
-  // Parameters for drawing the next token; valid until the next call of this or of Accept.
-  SampleParams NextSample();
+  // Parameters of the row of logits that tells of the token at `position`: how likely it is where
+  // it stands in the prompt, else the next one, to be drawn; valid until the next call of this or
+  // of Accept.
+  SampleParams SampleOf(int64_t position);
+  // Whether there is any output; without, what is drawn after the prompt only ends the request.
+  bool has_output() const { return stop_.max_tokens > 0; }
   // Once the next token is drawn: whether another may follow.
   bool may_go_on() const { return num_tokens() + 1 - num_prompt_tokens() < stop_.max_tokens; }
+  // Streams how likely the next token of the prompt is.
+  void AcceptPromptLogprob(SampleResult result);
   // Appends the drawn token and streams what it completes. Returns the completion, its usage still
   // empty, when the token ends the text.
   std::optional<Completion> Accept(SampleResult result);

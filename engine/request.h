@@ -8,6 +8,8 @@
 #include <utility>
 #include <vector>
 
+#include "base/status.h"
+
 namespace sterna {
 
 // How the next token is chosen; kernels/sampling.h gives the order and the sources.
@@ -22,10 +24,14 @@ struct SamplingOptions {
   std::vector<std::pair<int32_t, float>> logit_bias;  // each token once; bias in [-100, 100]
   uint64_t seed = 0;          // the caller draws one when the client gave none
   int32_t num_logprobs = -1;  // -1: none; else the drawn token's and this many alternatives
+  // The same for the prompt's tokens from position `prompt_logprobs_from` on: at least 1, as
+  // nothing comes before the first.
+  int32_t num_prompt_logprobs = -1;
+  int32_t prompt_logprobs_from = 1;
 };
 
 struct StopOptions {
-  int32_t max_tokens = 16;                // >= 1; prompt + max_tokens fit the model's context
+  int32_t max_tokens = 16;                // >= 0; prompt + max_tokens fit the model's context
   std::vector<std::string> stop_strings;  // non-empty each
   bool include_stop_string = false;       // whether the matched string is part of the text
   std::vector<int32_t> stop_token_ids;    // besides the model's own end tokens
@@ -39,6 +45,10 @@ struct Request {
   StopOptions stop;
   int32_t priority = 0;  // higher runs first and is preempted last
 };
+
+// Whether a model of `vocab_size` tokens can run it within `max_context_tokens`: kInvalidRequest or
+// kContextLengthExceeded, with the numbers.
+Status CheckRequest(const Request& request, int64_t vocab_size, int64_t max_context_tokens);
 
 }  // namespace sterna
 

@@ -8,6 +8,10 @@
 #include "base/process_memory.h"
 #include "engine/cache/block_table.h"
 #include "engine/cache/kv_cache.h"
+#include "engine/checkpoint_lint.h"
+#include "engine/model/fingerprint.h"
+#include "engine/model/load_threads.h"
+#include "engine/text/model_text.h"
 #include "engine/tuning.h"
 
 namespace sterna {
@@ -49,17 +53,30 @@ StatusOr<int64_t> ChooseKvBlocks(const RuntimeOptions& options, const EngineOpti
   return std::min(affordable, MostKvBlocks(engine, config));
 }
 
-std::vector<ModelInfo::Product> DescribeProducts(const LayerWeights& layer, const Ops<float>& ops) {
+std::vector<ModelInfo::Product> DescribeProducts(const ModelWeights& weights,
+                                                 const Ops<float>& ops) {
+  const LayerWeights& layer = weights.layers.front();
   const auto paths = [&](std::initializer_list<const TernaryLinearWeights*> linears, bool gated) {
     std::vector<const TernaryMatrix*> matrices;
     for (const TernaryLinearWeights* linear : linears) matrices.push_back(&linear->w);
     return ops.ProductPaths(matrices, gated);
   };
-  return {{.name = "qkv", .paths = paths({&layer.q, &layer.k, &layer.v}, false)},
-          {.name = "o", .paths = paths({&layer.o}, false)},
-          {.name = "gate_up", .paths = paths({&layer.gate, &layer.up}, true)},
-          {.name = "down", .paths = paths({&layer.down}, false)}};
+  std::vector<ModelInfo::Product> products = {
+      {.name = "qkv", .paths = paths({&layer.q, &layer.k, &layer.v}, false)},
+      {.name = "o", .paths = paths({&layer.o}, false)},
+      {.name = "gate_up", .paths = paths({&layer.gate, &layer.up}, true)},
+      {.name = "down", .paths = paths({&layer.down}, false)}};
+  if (const TernaryMatrix* head = weights.ternary_head()) {
+    products.push_back({.name = "head", .paths = ops.ProductPaths({&head, 1}, false)});
+  }
+  return products;
 }
+
+// What is found out about weights before they are placed, for ModelInfo.
+struct LoadedFacts {
+  std::vector<LintFinding> findings;
+  std::optional<uint64_t> fingerprint;
+};
 
 class RuntimeImpl final : public Runtime {
  public:
@@ -94,7 +111,7 @@ class RuntimeImpl final : public Runtime {
   // Measures what is left to measurement; sets options' max_step_tokens and max_step_prompt_tokens
   // where the former is 0.
   Status Tune(double step_seconds, EngineOptions& options);
-  void Describe(const EngineOptions& options, int64_t load_ns);
+  void Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns);
 
   Engine& engine() override { return *engine_; }
   const Tokenizer& tokenizer() const override { return *tokenizer_; }
@@ -135,7 +152,7 @@ Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   return absl::OkStatus();
 }
 
-void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
+void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns) {
   const ModelConfig& config = checkpoint_.config;
   const ModelWeights& weights = checkpoint_.weights;
   info_ = {.family = std::string(FamilyName(config.family)),
@@ -144,8 +161,8 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .parameters = weights.num_parameters(),
            .ternary_bytes = weights.ternary_bytes(),
            .dense_bytes = weights.dense_bytes(),
-           .head_dtype = DenseTypeName(weights.head.type),
-           .head_bytes = weights.head.bytes(),
+           .head_dtype = std::string(weights.head_dtype()),
+           .head_bytes = weights.head_bytes(),
            .head_shortlist_bytes = weights.shortlist.bytes(),
            .kv_cache_bytes =
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
@@ -153,18 +170,41 @@ void RuntimeImpl::Describe(const EngineOptions& options, int64_t load_ns) {
            .max_context_tokens = engine_->max_context_tokens(),
            .max_step_tokens = options.max_step_tokens,
            .tuning = tuning_,
-           .products = DescribeProducts(weights.layers.front(), *ops_),
+           .products = DescribeProducts(weights, *ops_),
            .vocab_size = config.vocab_size,
+           .tensor_classes = TensorClasses(weights),
+           .fingerprint = facts.fingerprint,
+           .findings = std::move(facts.findings),
            .load_ns = load_ns,
            .peak_resident_bytes = PeakResidentBytes()};
 }
 
-Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
-                       const std::string& model_dir) {
-  if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
-  return absl::InvalidArgumentError(absl::StrCat(
-      model_dir, ": the tokenizer has ", tokenizer.vocab_size(),
-      " tokens, but config.json's vocab_size is ", config.vocab_size, "; it must be no smaller"));
+// Nothing where the model has none.
+StatusOr<std::optional<ChatTemplate>> ChatTemplateOf(const ModelFiles& files) {
+  StatusOr<ChatTemplate> compiled = LoadChatTemplate(files);
+  if (compiled.ok()) return std::optional<ChatTemplate>(*std::move(compiled));
+  if (!absl::IsNotFound(compiled.status())) return compiled.status();
+  STERNA_LOG(kInfo, files.path(), " has no chat template; chat requests are refused");
+  return std::optional<ChatTemplate>();
+}
+
+// Logs what is wrong with the checkpoint, and refuses what the options say is too wrong.
+StatusOr<LoadedFacts> Examine(const RuntimeOptions& options, const Checkpoint& checkpoint,
+                              TensorNames names, const Tokenizer& tokenizer,
+                              const std::optional<ChatTemplate>& chat_template) {
+  LoadedFacts facts;
+  facts.findings =
+      LintLoaded(checkpoint, names, &tokenizer, chat_template ? &*chat_template : nullptr);
+  for (const LintFinding& finding : facts.findings) {
+    STERNA_LOG(kWarning, options.model, ": ", LintText(finding));
+  }
+  STERNA_RETURN_IF_ERROR(
+      Annotate(RefuseFindings(facts.findings, options.lint_refusal), options.model));
+  if (options.fingerprint) {
+    ThreadPool pool(NumLoadThreads());
+    facts.fingerprint = Fingerprint(checkpoint.weights, pool);
+  }
+  return facts;
 }
 
 }  // namespace
@@ -178,24 +218,24 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
   STERNA_ASSIGN_OR_RETURN(const HeadOptions head, HeadFor(options.head, *ops));
   STERNA_ASSIGN_OR_RETURN(std::unique_ptr<EnergyMeter> meter,
                           CreateEnergyMeter(options.energy, ops->pci_bus_id(), *clock));
-  STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(options.model_dir));
-  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(options.model_dir));
-  STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, options.model_dir));
-  std::optional<ChatTemplate> chat_template;
-  StatusOr<ChatTemplate> compiled = LoadChatTemplate(options.model_dir);
-  if (compiled.ok()) {
-    chat_template = *std::move(compiled);
-  } else if (absl::IsNotFound(compiled.status())) {
-    STERNA_LOG(kInfo, options.model_dir, " has no chat template; chat requests are refused");
-  } else {
-    return compiled.status();
-  }
+  STERNA_ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::Open(options.model));
+  STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(files));
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(files));
+  STERNA_RETURN_IF_ERROR(CheckVocabulary(*tokenizer, config, files.path()));
+  STERNA_ASSIGN_OR_RETURN(std::optional<ChatTemplate> chat_template, ChatTemplateOf(files));
   // What a model will leave of a device's own memory is not known yet; all else is.
   if (options.kv_cache_mib > 0 || !ops->memory()) {
     STERNA_RETURN_IF_ERROR(ChooseKvBlocks(options, options.engine, config, *ops).status());
   }
   EngineOptions engine_options = options.engine;
-  STERNA_ASSIGN_OR_RETURN(Checkpoint checkpoint, LoadCheckpoint(options.model_dir, {.head = head}));
+  STERNA_ASSIGN_OR_RETURN(
+      Checkpoint checkpoint,
+      LoadCheckpoint(
+          files, {.head = head, .i2s_layout = options.i2s_layout, .progress = options.progress}));
+  const TensorNames names =
+      files.gguf() != nullptr ? TensorNames::kGguf : TensorNames::kHuggingFace;
+  STERNA_ASSIGN_OR_RETURN(LoadedFacts facts,
+                          Examine(options, checkpoint, names, *tokenizer, chat_template));
   STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
 
   auto runtime =
@@ -203,7 +243,7 @@ StatusOr<std::unique_ptr<Runtime>> Runtime::Create(const RuntimeOptions& options
                                     std::move(chat_template), std::move(meter));
   STERNA_RETURN_IF_ERROR(runtime->Tune(options.step_seconds, engine_options));
   STERNA_RETURN_IF_ERROR(runtime->StartEngine(options, engine_options, listener, clock));
-  runtime->Describe(engine_options, clock->NowNs() - start_ns);
+  runtime->Describe(engine_options, std::move(facts), clock->NowNs() - start_ns);
   return runtime;
 }
 

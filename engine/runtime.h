@@ -1,4 +1,4 @@
-// Everything a command needs to run a model: loads a checkpoint directory and owns its tokenizer,
+// Everything a command needs to run a model: loads a checkpoint and owns its tokenizer,
 // template, weights, device, meter and engine, in the right order of construction and destruction.
 #ifndef STERNA_ENGINE_RUNTIME_H_
 #define STERNA_ENGINE_RUNTIME_H_
@@ -12,7 +12,9 @@
 #include "base/clock.h"
 #include "base/status.h"
 #include "engine/engine.h"
+#include "engine/model/lint.h"
 #include "engine/model/model.h"
+#include "engine/model/tensor_classes.h"
 #include "engine/model/weights.h"
 #include "engine/text/chat_template.h"
 #include "engine/text/tokenizer.h"
@@ -23,7 +25,8 @@ namespace sterna {
 inline constexpr int64_t kHostKvCacheMib = 1024;
 
 struct RuntimeOptions {
-  std::string model_dir;
+  std::string model;  // as ModelFiles::Open takes it
+  I2sLayout i2s_layout = I2sLayout::kX86;
   HeadOptions head;
   DeviceOptions device;
   EnergyMeterOptions energy;
@@ -35,17 +38,20 @@ struct RuntimeOptions {
   int64_t kv_cache_mib = 0;
   double device_memory_fraction = 0.9;
   double step_seconds = 0.25;
+  LintRefusal lint_refusal = LintRefusal::kErrors;  // others are logged
+  LoadProgress progress;                            // may be empty
+  bool fingerprint = false;                         // whether ModelInfo is to have one
 };
 
 // What GetModel, /v1/models and `inspect` tell of the model.
 struct ModelInfo {
-  std::string family;        // "A", "A'", "B", "C", "D"
-  std::string architecture;  // config.json's model_type
+  std::string family;        // "A", "A'", "B", "C", "D", "E"
+  std::string architecture;  // ModelConfig::model_type
   std::string device;        // Ops::Name()
   int64_t parameters = 0;    // ternary and dense together
   int64_t ternary_bytes = 0;
-  int64_t dense_bytes = 0;  // embedding, head and its shortlist
-  std::string head_dtype;   // of the head in memory: "bf16", "f32" or "int8"
+  int64_t dense_bytes = 0;  // dense embedding, head and its shortlist
+  std::string head_dtype;   // of the head in memory: "bf16", "f32", "int8" or "ternary"
   int64_t head_bytes = 0;
   int64_t head_shortlist_bytes = 0;  // 0: none
   int64_t kv_cache_bytes = 0;
@@ -55,15 +61,18 @@ struct ModelInfo {
   // What was chosen and measured at start: Ops::Tune's, and where the step budget depends on it
   // prompt_tokens_per_second and prompt_tokens_per_step.
   std::vector<Tuning> tuning;
-  // Which kernels multiply by the ternary matrices of a layer.
+  // Which kernels multiply by the ternary matrices of a layer, and by a ternary head.
   struct Product {
-    std::string name;  // "qkv", "o", "gate_up", "down"
+    std::string name;  // "qkv", "o", "gate_up", "down", "head"
     std::vector<ProductPath> paths;
   };
   std::vector<Product> products;
   int64_t vocab_size = 0;
-  int64_t load_ns = 0;              // wall time from start to ready
-  int64_t peak_resident_bytes = 0;  // of the process, until ready
+  std::vector<TensorClass> tensor_classes;
+  std::optional<uint64_t> fingerprint;  // where it was asked for
+  std::vector<LintFinding> findings;    // that did not refuse it
+  int64_t load_ns = 0;                  // wall time from start to ready
+  int64_t peak_resident_bytes = 0;      // of the process, until ready
 };
 
 class Runtime {

@@ -5,6 +5,13 @@
 #include "base/check.h"
 
 namespace sterna {
+namespace {
+
+void Append(std::vector<OutputToken>& from, std::vector<OutputToken>& to) {
+  to.insert(to.end(), std::make_move_iterator(from.begin()), std::make_move_iterator(from.end()));
+}
+
+}  // namespace
 
 std::string_view FinishReasonName(FinishReason reason) {
   switch (reason) {
@@ -54,8 +61,8 @@ void TokenStream::Push(StreamUpdate update) {
     MutexLock lock(mutex_);
     STERNA_CHECK(!ended_);
     was_empty = pending_.empty();
-    pending_.tokens.insert(pending_.tokens.end(), std::make_move_iterator(update.tokens.begin()),
-                           std::make_move_iterator(update.tokens.end()));
+    Append(update.prompt_logprobs, pending_.prompt_logprobs);
+    Append(update.tokens, pending_.tokens);
     pending_.text += update.text;
     ended_ = update.end.has_value();
     pending_.end = std::move(update.end);

@@ -1,5 +1,6 @@
 // What the engine tells a transport about one request: a locked buffer that coalesces tokens until
-// they are taken, so that a slow reader never holds up the engine (max_tokens bounds its size), and
+// they are taken, so that a slow reader never holds up the engine (prompt and max_tokens bound its
+// size), and
 // cancellation in the other direction.
 //
 // Lifetime: shared by the engine and one reader. Every accepted request's stream ends in exactly
@@ -28,6 +29,7 @@ enum class FinishReason { kStop, kLength, kCancelled, kFailed };
 // "stop", "length", "cancelled", "failed".
 std::string_view FinishReasonName(FinishReason reason);
 
+// Of the output, or of the prompt where its logprobs were asked for.
 struct OutputToken {
   int32_t id = 0;
   float logprob = 0.0f;           // meaningful when logprobs were asked for
@@ -53,11 +55,16 @@ struct Completion {
 // character or of a stop string; the last update brings the rest. A token that ended generation is
 // counted in usage and in `tokens`, but its text is not in `text`.
 struct StreamUpdate {
+  // The prompt's that were asked for; the last comes before the first of `tokens`, and
+  // before the end unless the request was cut short.
+  std::vector<OutputToken> prompt_logprobs;
   std::vector<OutputToken> tokens;
   std::string text;
   std::optional<Completion> end;  // the last update
 
-  bool empty() const { return tokens.empty() && text.empty() && !end.has_value(); }
+  bool empty() const {
+    return prompt_logprobs.empty() && tokens.empty() && text.empty() && !end.has_value();
+  }
 };
 
 class TokenStream {

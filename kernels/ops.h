@@ -43,13 +43,14 @@
 
 namespace sterna {
 
-// x[t] = table[token_ids[t]].
+// x[t] = table[token_ids[t]], exactly.
 template <typename F>
 struct EmbedTokensParams {
-  std::span<const int32_t> token_ids;   // [T], each in [0, table.rows), or a DrawnToken
-  std::span<const int32_t> drawn = {};  // [most rows]: what DrawnTokens stand for
-  DenseMatrix table;                    // [vocabulary, D]
-  Mat<F> x;                             // out [T, D]
+  std::span<const int32_t> token_ids;            // [T], each in [0, vocabulary), or a DrawnToken
+  std::span<const int32_t> drawn = {};           // [most rows]: what DrawnTokens stand for
+  DenseMatrix table = {};                        // [vocabulary, D], looked at where there is no
+  const TernaryMatrix* ternary_table = nullptr;  // [vocabulary, D]
+  Mat<F> x;                                      // out [T, D]
 };
 
 // y = x / sqrt(mean(x^2) + eps) * weight (Zhang and Sennrich 2019, arXiv:1910.07467).
@@ -218,7 +219,7 @@ struct StepShape {
   int64_t heads;
   int64_t kv_heads;
   int64_t head_dim;
-  DenseMatrix head;  // placed
+  DenseMatrix head;  // placed; empty where the head is ternary
 };
 
 // Ops that were asked for once, to be asked for again as a whole: a device that takes longer to be

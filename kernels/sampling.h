@@ -48,6 +48,9 @@ struct SampleParams {
   uint64_t seed = 0;
   uint64_t position = 0;      // index of the token to be drawn within its sequence
   int32_t num_logprobs = -1;  // -1: none; n >= 0: the drawn token's and the n most likely
+  // -1: none; else this token is the one that is "drawn", whatever the rest says: what comes next
+  // is known, as in a prompt, and its logprobs are wanted.
+  int32_t target = -1;
 };
 
 struct TokenLogprob {

@@ -21,6 +21,7 @@
 #ifndef STERNA_KERNELS_TERNARY_FORMAT_H_
 #define STERNA_KERNELS_TERNARY_FORMAT_H_
 
+#include <algorithm>
 #include <bit>
 #include <cstdint>
 #include <cstring>
@@ -111,6 +112,7 @@ class TernaryMatrix {
     return placed;
   }
 
+  bool empty() const { return rows_ == 0; }  // no matrix at all
   int64_t rows() const { return rows_; }
   int64_t cols() const { return cols_; }
   int64_t row_blocks() const { return CeilDiv(rows_, kTernaryBlockRows); }
@@ -160,6 +162,43 @@ class TernaryMatrix {
     }
   }
 
+  // out[cols] = row `row`, exactly: codes times scales.
+  template <typename F>
+  void CopyRow(int64_t row, F* out) const {
+    CheckBlocks();
+    STERNA_CHECK(row >= 0 && row < rows_);
+    const uint8_t* line = packed_.data() + LocateTernaryCode(row, 0, cols_).byte;
+    for (int64_t group = 0; group < num_groups(); ++group) {
+      const F of_group = granularity_ == ScaleGranularity::kTensor ? static_cast<F>(tensor_scale_)
+                                                                   : scale(row, group);
+      const int64_t end = std::min(cols_, (group + 1) * group_size());
+      for (int64_t col = group * group_size(); col < end; col += kTernaryLineCols) {
+        uint32_t word;
+        std::memcpy(&word, line, sizeof(word));
+        for (int64_t c = 0; c < kTernaryLineCols && col + c < end; ++c) {
+          const int code = static_cast<int>(word >> (c % 4 * 8 + c / 4 * 2) & 3);
+          out[col + c] = static_cast<F>(code - kTernaryCodeZero) * of_group;
+        }
+        line += kTernaryLineBytes;
+      }
+    }
+  }
+
+  // The codes of one whole row, w + 1 in {0, 1, 2}, into `codes` [cols]: the way out again.
+  void GetRowCodes(int64_t row, std::span<uint8_t> codes) const {
+    CheckBlocks();
+    STERNA_CHECK(row >= 0 && row < rows_ && static_cast<int64_t>(codes.size()) == cols_);
+    const uint8_t* line = packed_.data() + LocateTernaryCode(row, 0, cols_).byte;
+    for (int64_t col = 0; col < cols_; col += kTernaryLineCols, line += kTernaryLineBytes) {
+      uint32_t packed;
+      std::memcpy(&packed, line, sizeof(packed));
+      uint32_t words[4];
+      for (int i = 0; i < 4; ++i) words[i] = (packed >> (2 * i)) & 0x03030303u;
+      std::memcpy(codes.data() + col, words,
+                  static_cast<size_t>(std::min(kTernaryLineCols, cols_ - col)));
+    }
+  }
+
   ScaleGranularity granularity() const { return granularity_; }
   // Columns per scale: cols() unless the granularity is kGroup.
   int64_t group_size() const { return group_size_ == 0 ? cols_ : group_size_; }
@@ -168,6 +207,12 @@ class TernaryMatrix {
   double tensor_scale() const { return tensor_scale_; }
   // In kBlocks16x64 [row_blocks()][num_groups()][kTernaryBlockRows]; empty for kTensor.
   std::span<const float> scales() const { return scales_.span(); }
+  // Of codes and scales.
+  int64_t bytes() const {
+    return packed_bytes() + (granularity_ == ScaleGranularity::kTensor
+                                 ? static_cast<int64_t>(sizeof(tensor_scale_))
+                                 : static_cast<int64_t>(scales().size_bytes()));
+  }
   // Of the weights of a row in a group, unless the granularity is kTensor.
   float scale(int64_t row, int64_t group) const {
     CheckBlocks();

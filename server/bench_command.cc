@@ -240,6 +240,7 @@ StatusOr<Checkpoint> LoadOrMake(const BenchConfig& config, const Ops<float>& ops
     return absl::InvalidArgumentError("--shape and --model exclude each other; give one of them");
   }
   STERNA_ASSIGN_OR_RETURN(ModelConfig shape, ShapePreset(config.shape));
+  if (shape.family == CheckpointFamily::kGrouped) STERNA_RETURN_IF_ERROR(CheckTernaryHead(head));
   ModelWeights weights = MakeRandomWeights(shape, config.seed, shape.has_sub_norms(), head);
   return Checkpoint{.config = std::move(shape), .weights = std::move(weights)};
 }
@@ -269,11 +270,11 @@ nlohmann::json ToJson(const BenchConfig& config, const std::string& device,
           {"random_weights", !config.shape.empty()},
           {"device", device},
           {"ternary_bytes", weights.ternary_bytes()},
-          {"head_bytes", weights.head.bytes()},
+          {"head_bytes", weights.head_bytes()},
           {"head_shortlist_bytes", weights.shortlist.bytes()},
           {"kv_cache_dtype", config.kv_cache_dtype},
           {"async_scheduling", config.async_scheduling},
-          {"head_dtype", DenseTypeName(weights.head.type)},
+          {"head_dtype", weights.head_dtype()},
           {"context_tokens", config.context_tokens},
           {"decode_tokens", config.decode_tokens},
           {"load_milliseconds", load.milliseconds},
@@ -395,8 +396,8 @@ Status RunBench(const BenchConfig& config) {
       "memory after %.2f s, peak %.1f MB; energy: %s (%s)\n",
       config.shape.empty() ? "checkpoint" : config.shape.c_str(), ops->Name().c_str(),
       static_cast<double>(checkpoint.weights.ternary_bytes()) / 1e6,
-      static_cast<double>(checkpoint.weights.head.bytes()) / 1e6,
-      DenseTypeName(checkpoint.weights.head.type),
+      static_cast<double>(checkpoint.weights.head_bytes()) / 1e6,
+      std::string(checkpoint.weights.head_dtype()).c_str(),
       static_cast<double>(checkpoint.weights.shortlist.bytes()) / 1e6,
       config.kv_cache_dtype.c_str(), static_cast<double>(load.milliseconds) / 1e3,
       static_cast<double>(load.peak_resident_bytes) / 1e6, meter->method().c_str(),

@@ -31,6 +31,7 @@ Command GenerateCommand();
 Command InspectCommand();
 Command EvalCommand();
 Command BenchCommand();
+Command ConvertCommand();
 
 // Prints the error as "sterna: ..." and returns kExitUsage for a flag's fault, else kExitFailure.
 int UsageError(const Status& status);

@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "kernels/tensor.h"
+#include "server/load_progress.h"
 
 namespace sterna {
 
@@ -100,9 +101,9 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
   std::vector<Flag> flags = {
       {.name = "model",
        .value = &c.model,
-       .help =
-           "Directory of the checkpoint (Hugging Face layout). Without it, the model that ships "
-           "with Sterna."},
+       .help = "The checkpoint: a directory in Hugging Face's layout, or a GGUF file, the first of "
+               "several. Without it, the model that ships with Sterna."},
+      I2sLayoutFlag(c.i2s_layout),
   };
   const std::vector<Flag> device = DeviceFlags(c.device);
   flags.insert(flags.end(), device.begin(), device.end());
@@ -158,6 +159,11 @@ std::vector<Flag> RuntimeFlags(RuntimeConfig& c) {
        .help = "Requests that wait at once; more are refused with 429 or RESOURCE_EXHAUSTED.",
        .min = 1,
        .max = 1 << 20},
+      {.name = "lint-refuses",
+       .value = &c.lint_refuses,
+       .help = "Which findings of the checks on a loaded checkpoint (docs/formats.md) refuse it: "
+               "errors, which no trained model has, or warnings as well. Others are logged.",
+       .choices = {"nothing", "errors", "warnings"}},
       {.name = "energy-source",
        .value = &c.energy_source,
        .help = "Where joules come from; auto: a counter where there is one, else the model of "
@@ -244,6 +250,11 @@ std::vector<Flag> ServerFlags(ServerConfig& c) {
        .value = &c.cors_allow_origin,
        .help = "Origins whose web pages may call the HTTP API: '*', or a comma-separated list such "
                "as https://example.org. Empty: none."},
+      {.name = "exit-on-load-failure",
+       .value = &c.exit_on_load_failure,
+       .help = "Exit at once, with code 1, when the model cannot be loaded. Without it the server "
+               "stays up, alive but not ready, and /health/ready says why, until it is told to "
+               "stop; the code is 1 all the same."},
   };
   flags.insert(flags.end(), own.begin(), own.end());
   return flags;
@@ -272,11 +283,11 @@ Status ResolveModel(RuntimeConfig& config) {
     STERNA_ASSIGN_OR_RETURN(config.model, FindDefaultModel(ProgramPath()));
   }
   std::error_code error;
-  if (!fs::is_directory(config.model, error)) {
+  if (!fs::is_directory(config.model, error) && !fs::is_regular_file(config.model, error)) {
     return absl::InvalidArgumentError(
         absl::StrCat("--model is '", config.model,
-                     "', which is no directory; it must be one that "
-                     "holds config.json, a tokenizer and safetensors files"));
+                     "', which is neither a directory nor a file; it must be a directory that "
+                     "holds config.json, a tokenizer and safetensors files, or a GGUF file"));
   }
   return absl::OkStatus();
 }
@@ -293,10 +304,24 @@ StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args) {
   STERNA_RETURN_IF_ERROR(ResolveModel(config));
   if (config.served_model_name.empty()) {
     const fs::path path = fs::absolute(config.model).lexically_normal();
-    config.served_model_name =
-        (path.has_filename() ? path.filename() : path.parent_path().filename()).string();
+    config.served_model_name = path.extension() == ".gguf" ? path.stem().string()
+                               : path.has_filename()       ? path.filename().string()
+                                                           : path.parent_path().filename().string();
   }
   return config;
+}
+
+Flag I2sLayoutFlag(std::string& layout) {
+  return {.name = "i2s-layout",
+          .value = &layout,
+          .help =
+              "Which build of BitNet wrote a GGUF file with I2_S weights, which the file does not "
+              "tell: one for x86 packs blocks of 128, one for ARM blocks of 64.",
+          .choices = {"x86", "arm"}};
+}
+
+I2sLayout I2sLayoutOf(const std::string& layout) {
+  return layout == "arm" ? I2sLayout::kArm : I2sLayout::kX86;
 }
 
 // More than any step has.
@@ -304,7 +329,8 @@ constexpr int64_t kAnyTokens = int64_t{1} << 32;
 
 RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
   return {
-      .model_dir = c.model,
+      .model = c.model,
+      .i2s_layout = I2sLayoutOf(c.i2s_layout),
       .head = HeadOptionsOf(c.head),
       .device = DeviceOptionsOf(c.device),
       .energy = {.source = c.energy_source,
@@ -321,6 +347,10 @@ RuntimeOptions ToRuntimeOptions(const RuntimeConfig& c) {
       .kv_cache_mib = c.kv_cache_mib,
       .device_memory_fraction = c.gpu_memory_fraction,
       .step_seconds = c.step_seconds,
+      .lint_refusal = c.lint_refuses == "nothing"    ? LintRefusal::kNothing
+                      : c.lint_refuses == "warnings" ? LintRefusal::kWarnings
+                                                     : LintRefusal::kErrors,
+      .progress = TerminalProgress(),
   };
 }
 

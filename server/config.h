@@ -32,6 +32,7 @@ struct DeviceConfig {
 // Options of every command that loads a model.
 struct RuntimeConfig {
   std::string model;
+  std::string i2s_layout = "x86";
   DeviceConfig device;
   int64_t kv_cache_mib = 0;
   double gpu_memory_fraction = 0.9;
@@ -47,6 +48,7 @@ struct RuntimeConfig {
   std::string energy_source = "auto";
   double energy_watts_per_core = 0.0;
   double energy_idle_watts = 0.0;
+  std::string lint_refuses = "errors";
 };
 
 // Options of `sterna serve`.
@@ -64,14 +66,15 @@ struct ServerConfig : RuntimeConfig {
   double write_timeout_seconds = 30;
   double drain_timeout_seconds = 30;
   std::string cors_allow_origin;
+  bool exit_on_load_failure = false;
 };
 
 // The rows of the two structs above, bound to `config`, which must outlive them.
 std::vector<Flag> RuntimeFlags(RuntimeConfig& config);
 std::vector<Flag> ServerFlags(ServerConfig& config);
 
-// Fills in what depends on other fields or on the machine: the model directory (FindDefaultModel)
-// and the served name. InvalidArgument naming the flag.
+// Fills in what depends on other fields or on the machine: the model (FindDefaultModel) and
+// the served name. InvalidArgument naming the flag.
 Status ResolveModel(RuntimeConfig& config);
 StatusOr<ServerConfig> ParseServerConfig(std::span<const std::string> args);
 
@@ -81,6 +84,8 @@ DeviceOptions DeviceOptionsOf(const DeviceConfig& device);
 Flag KvCacheDtypeFlag(std::string& dtype);
 Flag AsyncSchedulingFlag(bool& async_scheduling);
 KvType KvTypeOf(const std::string& dtype);
+Flag I2sLayoutFlag(std::string& layout);
+I2sLayout I2sLayoutOf(const std::string& layout);
 Flag HeadDtypeFlag(HeadConfig& head);
 Flag HeadShortlistFlag(HeadConfig& head);
 HeadOptions HeadOptionsOf(const HeadConfig& head);

@@ -1,204 +1,244 @@
-// `sterna eval`: the perplexity of a text file.
-//
-// The file is encoded as one text and cut into windows of `context - 1` tokens, none overlapping;
-// each window is read after BOS (for a tokenizer without BOS, after nothing, and its first token is
-// not scored), and every token in it is scored given all before it in the window. Perplexity is
-// exp(mean negative log-likelihood) over all scored tokens. No window sees the one before, so
-// figures are a little higher than with overlapping windows and depend on --context.
+// `sterna eval`: the perplexity of a text (server/eval/perplexity.h), or how many items of a task a
+// model gets right (server/eval/items.h). Both ask the engine for logprobs of prompts, as clients
+// of the server may.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
-#include <span>
+#include <optional>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
-#include "engine/cache/block_table.h"
-#include "engine/model/model.h"
+#include "engine/runtime.h"
 #include "engine/tuning.h"
-#include "kernels/devices.h"
 #include "server/command.h"
 #include "server/config.h"
+#include "server/eval/items.h"
+#include "server/eval/perplexity.h"
+#include "server/eval/progress_bar.h"
+#include "server/eval/scoring.h"
 
 namespace sterna {
 namespace {
 
+using Json = nlohmann::ordered_json;
+
+// Where --context says nothing: longer windows take long and say little more.
+constexpr int64_t kMostDefaultContext = 2048;
+
 struct EvalConfig : RuntimeConfig {
-  EvalConfig() { max_step_tokens = kMostPromptTokens; }  // nobody waits, so nothing is measured
+  EvalConfig() {
+    max_step_tokens = kMostPromptTokens;  // nobody waits, so nothing is measured
+    head.shortlist = "off";               // all logits are wanted
+  }
   std::string file;
-  int64_t context = 512;
+  std::string items;
+  std::string suffix;
+  int64_t context = 0;
+  int64_t stride = 0;
+  bool bos = true;
+  int64_t limit = 0;
   bool json = false;
 };
 
 // Of the flags that load a model, those that evaluation has a use for.
 std::vector<Flag> EvalFlags(EvalConfig& c) {
+  constexpr std::string_view kUsed[] = {
+      "model",          "i2s-layout", "device",         "device-index",
+      "threads",        "cpu-isa",    "kv-cache-mib",   "gpu-memory-fraction",
+      "kv-cache-dtype", "head-dtype", "max-step-tokens"};
   std::vector<Flag> flags;
   for (const Flag& flag : RuntimeFlags(c)) {
-    if (flag.name == "model" || flag.name == "threads" || flag.name == "cpu-isa" ||
-        flag.name == "max-step-tokens" || flag.name == "kv-cache-dtype" ||
-        flag.name == "head-dtype") {
-      flags.push_back(flag);
-    }
+    if (std::ranges::find(kUsed, flag.name) != std::end(kUsed)) flags.push_back(flag);
     if (flag.name == "max-step-tokens") {
-      flags.back().help = "Tokens of one step.";
+      flags.back().help = "Tokens of one step, of all windows or items that run at once.";
       flags.back().min = 1;
     }
   }
-  flags.push_back({.name = "file", .value = &c.file, .help = "The text to score, UTF-8."});
-  flags.push_back({.name = "context",
-                   .value = &c.context,
-                   .help = "Tokens of a window, BOS included.",
-                   .min = 2,
-                   .max = 1 << 24});
-  flags.push_back({.name = "json", .value = &c.json, .help = "Print JSON instead of text."});
+  const std::vector<Flag> own = {
+      {.name = "file", .value = &c.file, .help = "A text, UTF-8, whose perplexity is told."},
+      {.name = "items",
+       .value = &c.items,
+       .help = "A task instead: JSON Lines with a context and choices, or a continuation, in each "
+               "(docs/evaluation.md); the share that the model gets right is told."},
+      {.name = "suffix",
+       .value = &c.suffix,
+       .help = "With --items: text to add to every context, such as $'\\nAnswer:'."},
+      {.name = "context",
+       .value = &c.context,
+       .help = "Most tokens of a window or an item, BOS included; longer items lose their "
+               "beginning. 0: the model's limit, at most 2048.",
+       .min = 0,
+       .max = 1 << 24},
+      {.name = "stride",
+       .value = &c.stride,
+       .help = "With --file: tokens of the text from one window to the next, of which that many, "
+               "the last, are scored; 0: windows do not overlap.",
+       .min = 0,
+       .max = 1 << 24},
+      {.name = "bos",
+       .value = &c.bos,
+       .help = "Begin every window and context with the special tokens that the tokenizer adds."},
+      {.name = "limit",
+       .value = &c.limit,
+       .help = "Only the first so many windows or items; 0: all.",
+       .min = 0,
+       .max = 1 << 30},
+      {.name = "json", .value = &c.json, .help = "Print JSON instead of text."}};
+  flags.insert(flags.end(), own.begin(), own.end());
   return flags;
 }
 
-struct EvalResult {
-  int64_t windows = 0;
-  int64_t scored_tokens = 0;
-  double negative_log_likelihood = 0;  // natural, summed
-};
-
-// One sequence at a time over blocks 0, 1, 2, ...; every token's logits are looked at.
-class Evaluator {
- public:
-  // `checkpoint`, whose weights are placed, and `ops` must outlive the evaluator.
-  static StatusOr<Evaluator> Create(const Checkpoint& checkpoint, Ops<float>* ops, KvType kv_type,
-                                    int64_t context, int64_t step_tokens) {
-    step_tokens = std::min(step_tokens, context);
-    STERNA_ASSIGN_OR_RETURN(Model<float> model,
-                            Model<float>::Create(&checkpoint.config, &checkpoint.weights, ops,
-                                                 {.tokens = step_tokens,
-                                                  .logit_rows = step_tokens,
-                                                  .sequences = 1,
-                                                  .context_tokens = context}));
-    STERNA_ASSIGN_OR_RETURN(
-        KvCache<float> cache,
-        KvCache<float>::Create(checkpoint.config, kv_type, BlockTable::BlocksFor(context), *ops));
-    return Evaluator(std::move(model), std::move(cache));
+Status CheckFlags(const EvalConfig& c) {
+  if (c.file.empty() == c.items.empty()) {
+    return absl::InvalidArgumentError(
+        c.file.empty() ? "--file and --items are missing; one of them names what to score"
+                       : "--file and --items are both given; one of them names what to score");
   }
-
-  Status AddWindow(const std::vector<int32_t>& tokens, EvalResult* result);
-
- private:
-  Evaluator(Model<float> model, KvCache<float> cache)
-      : model_(std::move(model)), cache_(std::move(cache)) {}
-  StepBatch BatchOf(const std::vector<int32_t>& tokens, int64_t begin, int64_t end) const;
-
-  Model<float> model_;
-  KvCache<float> cache_;
-};
-
-StepBatch Evaluator::BatchOf(const std::vector<int32_t>& tokens, int64_t begin, int64_t end) const {
-  StepBatch batch;
-  batch.num_sequences = 1;
-  batch.max_blocks = cache_.num_blocks();
-  for (int64_t block = 0; block < batch.max_blocks; ++block) {
-    batch.block_tables.push_back(static_cast<int32_t>(block));
+  if (!c.file.empty() && !c.suffix.empty()) {
+    return absl::InvalidArgumentError("--suffix is only allowed with --items");
   }
-  for (int64_t i = begin; i < end; ++i) {
-    batch.token_ids.push_back(tokens[i]);
-    batch.positions.push_back(static_cast<int32_t>(i));
-    // Block b of the sequence is block b of the cache, so slots are positions.
-    batch.slots.push_back(static_cast<int32_t>(i));
-    batch.sequence.push_back(0);
-    batch.logit_rows.push_back(static_cast<int32_t>(i - begin));
+  if (!c.items.empty() && c.stride > 0) {
+    return absl::InvalidArgumentError("--stride is only allowed with --file");
   }
-  return batch;
-}
-
-double NegativeLogLikelihood(std::span<const float> logits, int32_t token) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (const float logit : logits) sum += std::exp(logit - largest);
-  return largest + std::log(sum) - logits[static_cast<size_t>(token)];
-}
-
-Status Evaluator::AddWindow(const std::vector<int32_t>& tokens, EvalResult* result) {
-  const auto count = static_cast<int64_t>(tokens.size());
-  const int64_t step_tokens = model_.limits().tokens;
-  // One at a time: all of a step's can be hundreds of megabytes.
-  std::vector<float> row(static_cast<size_t>(model_.config().vocab_size));
-  const auto row_bytes = static_cast<int64_t>(row.size() * sizeof(float));
-  // The last token is only predicted, never read.
-  for (int64_t begin = 0; begin < count - 1; begin += step_tokens) {
-    const int64_t end = std::min(begin + step_tokens, count - 1);
-    const Mat<const float> logits = model_.Forward(BatchOf(tokens, begin, end), cache_);
-    for (int64_t i = begin; i < end; ++i) {
-      STERNA_RETURN_IF_ERROR(model_.ops().CopyToHost(row.data(), logits.row(i - begin), row_bytes));
-      result->negative_log_likelihood += NegativeLogLikelihood(row, tokens[i + 1]);
-      ++result->scored_tokens;
-    }
-  }
-  ++result->windows;
   return absl::OkStatus();
 }
 
-StatusOr<EvalResult> Evaluate(const EvalConfig& config) {
-  STERNA_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config.file));
-  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Ops<float>> ops,
-                          CreateOps(ToRuntimeOptions(config).device));
-  STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Tokenizer> tokenizer, LoadTokenizer(config.model));
-  STERNA_ASSIGN_OR_RETURN(
-      Checkpoint checkpoint,
-      LoadCheckpoint(config.model, {.head = {.type = HeadOptionsOf(config.head).type}}));
-  if (config.context > checkpoint.config.max_positions) {
-    return absl::InvalidArgumentError(absl::StrCat("--context is ", config.context,
-                                                   "; this model's limit is ",
-                                                   checkpoint.config.max_positions));
-  }
-  STERNA_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                          tokenizer->Encode(text, /*add_special=*/false, /*parse_special=*/false));
-  if (ids.size() < 2) {
+StatusOr<std::unique_ptr<Runtime>> LoadModel(const EvalConfig& config) {
+  RuntimeOptions options = ToRuntimeOptions(config);
+  options.engine.max_context_tokens = config.context > 0 ? config.context : kMostDefaultContext;
+  options.engine.max_scored_tokens = config.max_step_tokens;
+  STERNA_ASSIGN_OR_RETURN(std::unique_ptr<Runtime> runtime,
+                          Runtime::Create(options, nullptr, &Clock::Steady()));
+  const int64_t limit = runtime->engine().max_context_tokens();
+  if (config.context > limit) {
     return absl::InvalidArgumentError(
-        absl::StrCat(config.file, " has ", ids.size(), " tokens; at least 2 are needed"));
+        absl::StrCat("--context is ", config.context, "; this model's limit is ", limit));
   }
-  const std::optional<int32_t> bos = tokenizer->bos_id();
-  const int64_t per_window = config.context - (bos.has_value() ? 1 : 0);
-  STERNA_RETURN_IF_ERROR(PlaceWeights(*ops, checkpoint.weights));
-  STERNA_ASSIGN_OR_RETURN(Evaluator evaluator,
-                          Evaluator::Create(checkpoint, ops.get(), KvTypeOf(config.kv_cache_dtype),
-                                            config.context, config.max_step_tokens));
-  EvalResult result;
-  for (size_t begin = 0; begin < ids.size(); begin += per_window) {
-    std::vector<int32_t> window;
-    if (bos.has_value()) window.push_back(*bos);
-    const size_t end = std::min(ids.size(), begin + static_cast<size_t>(per_window));
-    window.insert(window.end(), ids.begin() + static_cast<int64_t>(begin),
-                  ids.begin() + static_cast<int64_t>(end));
-    STERNA_RETURN_IF_ERROR(evaluator.AddWindow(window, &result));
+  return runtime;
+}
+
+StatusOr<std::vector<PromptScore>> Score(Runtime& runtime, const std::string& unit,
+                                         const std::vector<ScoringPrompt>& prompts) {
+  ProgressBar bar(unit, std::ssize(prompts));
+  return ScorePrompts(runtime.engine(), prompts, [&](int64_t done) { bar.Update(done); });
+}
+
+StatusOr<Json> EvaluateText(const EvalConfig& config) {
+  STERNA_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config.file));
+  STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime, LoadModel(config));
+  const Tokenizer& tokenizer = runtime->tokenizer();
+  STERNA_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
+                          tokenizer.Encode(text, /*add_special=*/false, /*parse_special=*/true));
+  const WindowOptions options = {.context = runtime->engine().max_context_tokens(),
+                                 .stride = config.stride,
+                                 .bos = config.bos ? tokenizer.bos_id() : std::nullopt};
+  const int64_t most = WindowTokens(options);
+  if (most < 1 || config.stride > most) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--context is ", options.context, " and --stride ", config.stride,
+                     "; a window holds ", most,
+                     " tokens of the text, and windows advance by 1 to "
+                     "as many"));
   }
-  return result;
+  std::vector<ScoringPrompt> windows = CutWindows(ids, options);
+  if (config.limit > 0 && std::ssize(windows) > config.limit) {
+    windows.resize(static_cast<size_t>(config.limit));
+  }
+  STERNA_ASSIGN_OR_RETURN(const std::vector<PromptScore> scores,
+                          Score(*runtime, "windows", windows));
+  PromptScore sum;
+  for (const PromptScore& score : scores) {
+    sum.log_likelihood += score.log_likelihood;
+    sum.num_tokens += score.num_tokens;
+  }
+  if (sum.num_tokens == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(config.file, " has ", ids.size(), " tokens, none of which can be scored"));
+  }
+  const double mean = -sum.log_likelihood / static_cast<double>(sum.num_tokens);
+  return Json{
+      {"model", config.model},           {"file", config.file},
+      {"context", options.context},      {"stride", config.stride > 0 ? config.stride : most},
+      {"bos", options.bos.has_value()},  {"windows", windows.size()},
+      {"scored_tokens", sum.num_tokens}, {"mean_negative_log_likelihood", mean},
+      {"perplexity", std::exp(mean)}};
+}
+
+StatusOr<Json> EvaluateItems(const EvalConfig& config) {
+  STERNA_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config.items));
+  STERNA_ASSIGN_OR_RETURN(std::vector<EvalItem> items, ReadItems(text, config.items, config.limit));
+  STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime, LoadModel(config));
+  const int64_t context = runtime->engine().max_context_tokens();
+  std::vector<ScoringPrompt> prompts;
+  for (size_t i = 0; i < items.size(); ++i) {
+    items[i].context += config.suffix;
+    StatusOr<std::vector<ScoringPrompt>> some =
+        EncodeItem(runtime->tokenizer(), items[i], config.bos, context);
+    if (!some.ok()) {
+      return Annotate(some.status(), absl::StrCat(config.items, ": item ", i));
+    }
+    std::ranges::move(*some, std::back_inserter(prompts));
+  }
+  STERNA_ASSIGN_OR_RETURN(const std::vector<PromptScore> scores,
+                          Score(*runtime, "prompts", prompts));
+  Json out = {{"model", config.model},
+              {"items_file", config.items},
+              {"context", context},
+              {"bos", config.bos},
+              {"items", items.size()}};
+  const auto add = [&](const char* name, double share) {
+    out[name] = share;
+    out[absl::StrCat(name, "_stderr")] = StandardError(share, items.size());
+  };
+  if (items[0].gold.has_value()) {
+    const ChoiceFigures figures = JudgeChoices(items, scores);
+    add("acc", figures.acc);
+    add("acc_norm", figures.acc_norm);
+    add("acc_bytes", figures.acc_bytes);
+  } else {
+    const ContinuationFigures figures = JudgeContinuations(scores);
+    add("acc", figures.acc);
+    out["perplexity"] = figures.perplexity;
+  }
+  return out;
+}
+
+void PrintText(const Json& result) {
+  const auto number = [&](const char* name) { return result[name].get<double>(); };
+  const auto count = [&](const char* name) {
+    return static_cast<long long>(result[name].get<int64_t>());
+  };
+  if (!result.contains("items")) {
+    std::printf("perplexity %.4f over %lld tokens in %lld windows of %lld (%.5f nats a token)\n",
+                number("perplexity"), count("scored_tokens"), count("windows"), count("context"),
+                number("mean_negative_log_likelihood"));
+    return;
+  }
+  for (const char* name : {"acc", "acc_norm", "acc_bytes"}) {
+    if (!result.contains(name)) continue;
+    std::printf("%s %.4f +- %.4f, ", name, number(name),
+                number(absl::StrCat(name, "_stderr").c_str()));
+  }
+  if (result.contains("perplexity")) std::printf("perplexity %.4f, ", number("perplexity"));
+  std::printf("over %lld items\n", count("items"));
 }
 
 int RunEval(std::span<const std::string> args) {
   EvalConfig config;
   Status status = ParseFlags(args, EvalFlags(config));
-  if (status.ok() && config.file.empty()) {
-    status = absl::InvalidArgumentError("--file is missing; it names the text to score");
-  }
+  if (status.ok()) status = CheckFlags(config);
   if (status.ok()) status = ResolveModel(config);
   if (!status.ok()) return UsageError(status);
-  const StatusOr<EvalResult> result = Evaluate(config);
+  const StatusOr<Json> result = config.items.empty() ? EvaluateText(config) : EvaluateItems(config);
   if (!result.ok()) return Failure(result.status());
-  const double mean = result->negative_log_likelihood / static_cast<double>(result->scored_tokens);
   if (config.json) {
-    const nlohmann::ordered_json out = {{"model", config.model},
-                                        {"file", config.file},
-                                        {"context", config.context},
-                                        {"windows", result->windows},
-                                        {"scored_tokens", result->scored_tokens},
-                                        {"mean_negative_log_likelihood", mean},
-                                        {"perplexity", std::exp(mean)}};
-    std::printf("%s\n", out.dump(2).c_str());
+    std::printf("%s\n", result->dump(2).c_str());
   } else {
-    std::printf("perplexity %.4f over %lld tokens in %lld windows of %lld (%.5f nats a token)\n",
-                std::exp(mean), static_cast<long long>(result->scored_tokens),
-                static_cast<long long>(result->windows), static_cast<long long>(config.context),
-                mean);
+    PrintText(*result);
   }
   return kExitOk;
 }
@@ -212,7 +252,7 @@ std::string DescribeEvalFlags(bool markdown) {
 
 Command EvalCommand() {
   return {.name = "eval",
-          .summary = "Scores a text file: perplexity over windows that do not overlap.",
+          .summary = "Scores a text (perplexity) or the items of a task (accuracy).",
           .run = &RunEval,
           .describe_flags = &DescribeEvalFlags};
 }

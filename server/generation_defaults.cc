@@ -1,5 +1,7 @@
 // ReadGenerationDefaults of server/validation.h; apart, because it alone needs JSON.
+#include <filesystem>
 #include <nlohmann/json.hpp>
+#include <system_error>
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
@@ -27,8 +29,10 @@ Status ReadNumber(const nlohmann::json& config, const std::string& path, const c
 
 }  // namespace
 
-StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model_dir) {
-  const std::string path = absl::StrCat(model_dir, "/", kFile);
+StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model) {
+  std::error_code error;
+  if (std::filesystem::is_regular_file(model, error)) return GenerationDefaults();
+  const std::string path = absl::StrCat(model, "/", kFile);
   const StatusOr<std::string> text = ReadTextFile(path);
   if (absl::IsNotFound(text.status())) return GenerationDefaults();
   if (!text.ok()) return text.status();

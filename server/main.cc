@@ -12,7 +12,8 @@ namespace {
 
 // In the order `sterna help` shows them.
 std::vector<Command> Commands() {
-  return {ServeCommand(), GenerateCommand(), InspectCommand(), EvalCommand(), BenchCommand()};
+  return {ServeCommand(), GenerateCommand(), InspectCommand(),
+          EvalCommand(),  BenchCommand(),    ConvertCommand()};
 }
 
 std::string Overview() {

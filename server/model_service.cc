@@ -24,6 +24,16 @@ void ModelService::SetRuntime(Runtime* runtime, GenerationDefaults defaults) {
   runtime_.store(runtime, std::memory_order_release);
 }
 
+void ModelService::SetLoadProgress(int64_t done_bytes, int64_t total_bytes) {
+  load_total_bytes_.store(total_bytes, std::memory_order_relaxed);
+  load_done_bytes_.store(done_bytes, std::memory_order_relaxed);
+}
+
+void ModelService::SetLoadFailure(const Status& reason) {
+  load_failure_ = std::string(reason.message());
+  load_failed_.store(true, std::memory_order_release);
+}
+
 void ModelService::StartDraining() {
   draining_.store(true);
   if (Runtime* runtime = runtime_.load(std::memory_order_acquire))
@@ -33,6 +43,7 @@ void ModelService::StartDraining() {
 ModelService::State ModelService::state() const {
   if (draining_.load()) return State::kDraining;
   Runtime* runtime = runtime_.load(std::memory_order_acquire);
+  if (load_failed_.load(std::memory_order_acquire)) return State::kLoadFailed;
   if (runtime == nullptr) return State::kLoading;
   return runtime->engine().healthy() ? State::kReady : State::kFailed;
 }
@@ -45,6 +56,10 @@ StatusOr<Runtime*> ModelService::Find(std::string_view model) const {
                      "model");
   }
   Runtime* runtime = runtime_.load(std::memory_order_acquire);
+  if (runtime == nullptr && load_failed_.load(std::memory_order_acquire)) {
+    return MakeError(ErrorLabel::kLoading,
+                     "the model could not be loaded; /health/ready and the log say why");
+  }
   if (runtime == nullptr) {
     return MakeError(ErrorLabel::kLoading, "the model is still loading; try again soon");
   }

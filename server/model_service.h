@@ -30,8 +30,18 @@ class ModelService {
   // New requests are refused with kDraining; what was accepted goes on.
   void StartDraining();
 
-  enum class State { kLoading, kReady, kDraining, kFailed };
+  // Of the tensors' bytes, how many are loaded; until SetRuntime or SetLoadFailure.
+  void SetLoadProgress(int64_t done_bytes, int64_t total_bytes);
+  // There will be no runtime, for this reason. Instead of SetRuntime, once.
+  void SetLoadFailure(const Status& reason);
+
+  // kFailed: the engine failed while it served.
+  enum class State { kLoading, kLoadFailed, kReady, kDraining, kFailed };
   State state() const;
+  int64_t load_done_bytes() const { return load_done_bytes_.load(std::memory_order_relaxed); }
+  int64_t load_total_bytes() const { return load_total_bytes_.load(std::memory_order_relaxed); }
+  // Once state() has been kLoadFailed.
+  const std::string& load_failure() const { return load_failure_; }
 
   // The runtime; kLoading before there is one, kModelNotFound when `model` is neither empty nor the
   // served name.
@@ -60,6 +70,10 @@ class ModelService {
   GenerationDefaults defaults_;  // written before runtime_ is published, const from then on
   std::atomic<Runtime*> runtime_{nullptr};
   std::atomic<bool> draining_{false};
+  std::atomic<int64_t> load_done_bytes_{0};
+  std::atomic<int64_t> load_total_bytes_{0};
+  std::string load_failure_;  // written before load_failed_ is published, const from then on
+  std::atomic<bool> load_failed_{false};
 };
 
 }  // namespace sterna

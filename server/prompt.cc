@@ -1,5 +1,6 @@
 #include "server/prompt.h"
 
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -24,6 +25,11 @@ StatusOr<std::vector<int32_t>> EncodePrompt(const Runtime& runtime, std::string_
   StatusOr<std::vector<int32_t>> ids =
       runtime.tokenizer().Encode(text, add_special, /*parse_special=*/true);
   if (!ids.ok()) return AsInvalid(ids.status(), param);
+  // A text that begins with BOS has one already.
+  const std::optional<int32_t> bos = runtime.tokenizer().bos_id();
+  if (add_special && ids->size() >= 2 && (*ids)[0] == bos && (*ids)[1] == bos) {
+    ids->erase(ids->begin());
+  }
   return ids;
 }
 

@@ -12,7 +12,8 @@
 
 namespace sterna {
 
-// Errors are kInvalidRequest, naming `param`: an empty text, bytes that are no UTF-8.
+// `add_special`: with the special tokens that the tokenizer adds, but no second BOS. Errors are
+// kInvalidRequest, naming `param`: an empty text, bytes that are no UTF-8.
 StatusOr<std::vector<int32_t>> EncodePrompt(const Runtime& runtime, std::string_view text,
                                             bool add_special, std::string_view param);
 

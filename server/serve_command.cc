@@ -3,6 +3,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "absl/strings/str_cat.h"
 #include "base/logging.h"
@@ -65,6 +66,8 @@ class Server {
 
   Status Listen();
   Status Load();
+  // Stays, alive but not ready, with the reason for whoever asks.
+  void StayUnready(const Status& reason);
   // Ends in order: no new requests, running ones within the time limit, then the transports.
   void Drain();
 
@@ -100,6 +103,10 @@ Status Server::Load() {
   STERNA_ASSIGN_OR_RETURN(GenerationDefaults defaults, ReadGenerationDefaults(config_.model));
   RuntimeOptions options = ToRuntimeOptions(config_);
   options.engine.record_at_start = true;
+  options.progress = [this, show = options.progress](int64_t done, int64_t total) {
+    service_.SetLoadProgress(done, total);
+    if (show) show(done, total);
+  };
   STERNA_ASSIGN_OR_RETURN(runtime_, Runtime::Create(options, &metrics_, &Clock::Steady()));
   const ModelInfo& info = runtime_->info();
   STERNA_LOG(kInfo, "serving '", config_.served_model_name, "': family ", info.family, ", ",
@@ -114,16 +121,24 @@ Status Server::Load() {
   return absl::OkStatus();
 }
 
+void Server::StayUnready(const Status& reason) {
+  STERNA_LOG(kError, "the model cannot be loaded: ", reason.message());
+  service_.SetLoadFailure(reason);
+  const nlohmann::ordered_json event = {{"event", "load_failed"},
+                                        {"reason", std::string(reason.message())}};
+  Announce(event.dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace));
+}
+
 void Server::Drain() {
   service_.StartDraining();
   grpc_->SetServing(false);
   http_->StartDraining();
-  Engine& engine = runtime_->engine();
-  if (!engine.WaitUntilIdle(Milliseconds(config_.drain_timeout_seconds))) {
+  if (runtime_ != nullptr &&
+      !runtime_->engine().WaitUntilIdle(Milliseconds(config_.drain_timeout_seconds))) {
     STERNA_LOG(kWarning, "cancelling what still runs after ", config_.drain_timeout_seconds,
                " seconds");
-    engine.CancelAll();
-    engine.WaitUntilIdle(kFlushTimeout);
+    runtime_->engine().CancelAll();
+    runtime_->engine().WaitUntilIdle(kFlushTimeout);
   }
   if (!http_->WaitUntilIdle(kFlushTimeout)) {
     STERNA_LOG(kWarning, "closing HTTP connections whose clients do not read");
@@ -138,12 +153,14 @@ int RunServe(std::span<const std::string> args) {
   ShutdownSignal shutdown;
   Server server(*config);
   if (const Status status = server.Listen(); !status.ok()) return Failure(status);
-  if (const Status status = server.Load(); !status.ok()) return Failure(status);
+  const Status loaded = server.Load();
+  if (!loaded.ok() && config->exit_on_load_failure) return Failure(loaded);
+  if (!loaded.ok()) server.StayUnready(loaded);
   const std::string signal = shutdown.Wait();
   STERNA_LOG(kInfo, signal, ": draining");
   server.Drain();
   STERNA_LOG(kInfo, "stopped");
-  return kExitOk;
+  return loaded.ok() ? kExitOk : kExitFailure;
 }
 
 std::string DescribeServeFlags(bool markdown) {

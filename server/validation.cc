@@ -36,7 +36,9 @@ constexpr Range kRepetitionPenalty = {"repetition_penalty", 0, 2, true};
 constexpr Range kPresencePenalty = {"presence_penalty", -2, 2};
 constexpr Range kFrequencyPenalty = {"frequency_penalty", -2, 2};
 constexpr Range kLogprobs = {"logprobs", 0, kMaxLogprobs};
+constexpr Range kPromptLogprobs = {"prompt_logprobs", 0, kMaxLogprobs};
 constexpr Range kMaxTokens = {"max_tokens", 1, std::numeric_limits<int32_t>::max()};
+constexpr Range kMaxTokensOrNone = {"max_tokens", 0, std::numeric_limits<int32_t>::max()};
 constexpr Range kPriority = {"priority", -1000000, 1000000};
 constexpr Range kBias = {"logit_bias", -100, 100};
 
@@ -78,6 +80,8 @@ StatusOr<SamplingOptions> BuildSampling(const GenerationParameters& p,
   STERNA_RETURN_IF_ERROR(
       Choose(p.frequency_penalty, {}, kFrequencyPenalty, &out.frequency_penalty));
   STERNA_RETURN_IF_ERROR(Choose(p.num_logprobs, {}, kLogprobs, &out.num_logprobs));
+  STERNA_RETURN_IF_ERROR(
+      Choose(p.num_prompt_logprobs, {}, kPromptLogprobs, &out.num_prompt_logprobs));
   if (p.logit_bias.size() > kMaxLogitBias) {
     return Invalid(absl::StrCat("logit_bias has ", p.logit_bias.size(), " entries; at most ",
                                 kMaxLogitBias, " are allowed"),
@@ -157,7 +161,8 @@ StatusOr<Request> BuildRequest(const GenerationParameters& p, const GenerationDe
   STERNA_RETURN_IF_ERROR(Choose(p.priority, {}, kPriority, &request.priority));
 
   if (p.max_tokens.has_value()) {
-    STERNA_RETURN_IF_ERROR(CheckRange(*p.max_tokens, kMaxTokens));
+    STERNA_RETURN_IF_ERROR(
+        CheckRange(*p.max_tokens, p.allows_no_output ? kMaxTokensOrNone : kMaxTokens));
     request.stop.max_tokens = static_cast<int32_t>(*p.max_tokens);
   } else {
     // A prompt that fills the context keeps max_tokens 1, which Submit refuses with the numbers.

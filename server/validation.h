@@ -36,7 +36,9 @@ struct GenerationParameters {
   std::vector<std::pair<int64_t, double>> logit_bias;
   std::optional<uint64_t> seed;
   std::optional<int64_t> num_logprobs;
+  std::optional<int64_t> num_prompt_logprobs;
   std::optional<int64_t> max_tokens;
+  bool allows_no_output = false;  // max_tokens may be 0: something is told of the prompt
   std::vector<std::string> stop;
   std::vector<int64_t> stop_token_ids;
   bool ignore_eos = false;
@@ -53,9 +55,10 @@ struct GenerationDefaults {
   std::optional<double> repetition_penalty;
 };
 
-// Reads generation_config.json; no such file: all unset. `do_sample` is not looked at: a request
-// that wants greedy decoding says temperature 0. InvalidArgument names the file and the field.
-StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model_dir);
+// Reads generation_config.json of a model's directory; no such file, or a GGUF file instead of a
+// directory: all unset. `do_sample` is not looked at: a request that wants greedy decoding says
+// temperature 0. InvalidArgument names the file and the field.
+StatusOr<GenerationDefaults> ReadGenerationDefaults(const std::string& model);
 
 struct ModelLimits {
   int64_t vocab_size = 0;

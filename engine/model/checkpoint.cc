@@ -2,20 +2,20 @@
 // read and how it is decided.
 #include <algorithm>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/model_files.h"
+#include "engine/model/scale_groups.h"
+#include "engine/model/weight_names.h"
 #include "engine/model/weight_source.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
 namespace {
-
-constexpr int kMaxLoadThreads = 8;
 
 // `name` of `size` values when `flag` (a field of the config) is set; empty when it is not, and
 // then the tensor must not be there either.
@@ -60,6 +60,12 @@ StatusOr<LayerWeights> ReadLayer(WeightSource& source, const ModelConfig& config
   STERNA_ASSIGN_OR_RETURN(layer.k, attention("k", kv_heads, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.v, attention("v", kv_heads, hidden));
   STERNA_ASSIGN_OR_RETURN(layer.o, attention("o", hidden, heads));
+  if (config.qk_norm) {
+    STERNA_ASSIGN_OR_RETURN(layer.q_norm,
+                            source.Vector(prefix + "self_attn.q_norm.weight", config.head_dim));
+    STERNA_ASSIGN_OR_RETURN(layer.k_norm,
+                            source.Vector(prefix + "self_attn.k_norm.weight", config.head_dim));
+  }
   STERNA_ASSIGN_OR_RETURN(layer.post_attention_norm,
                           source.Vector(prefix + "post_attention_layernorm.weight", hidden));
   STERNA_ASSIGN_OR_RETURN(layer.gate, mlp("gate", ffn, hidden));
@@ -165,35 +171,57 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
   return Annotate(head.status(), stored.where);
 }
 
-Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, HeadType head_type,
-                            ThreadPool& pool, ModelWeights& weights) {
-  constexpr char kEmbedding[] = "model.embed_tokens.weight";
-  constexpr char kHead[] = "lm_head.weight";
-  STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
-                          source.Matrix(kEmbedding, config.vocab_size, config.hidden_size));
-  if (!config.tie_embeddings) {
-    weights.embedding = MakeDenseRows(embedding, weights.buffers);
-    if (!source.Has(kHead)) {
-      return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
-                                              source.path(), " lacks tensor '", kHead, "'"));
-    }
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix head,
-                            source.Matrix(kHead, config.vocab_size, config.hidden_size));
-    STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(head, head_type, pool, weights.buffers));
+// A head that the checkpoint has besides a tied embedding: some tools store the matrix twice.
+// Anything else is another model than the config says.
+Status CheckTiedHead(const StoredMatrix& head, const StoredMatrix& embedding) {
+  if (head.type == embedding.type && std::ranges::equal(head.bytes, embedding.bytes)) {
     return absl::OkStatus();
   }
+  return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
+                                                 head.where, " differs from '", kEmbeddingName,
+                                                 "'"));
+}
+
+Status ReadTiedEmbedding(WeightSource& source, const ModelConfig& config, HeadType head_type,
+                         ThreadPool& pool, ModelWeights& weights) {
+  const int64_t rows = config.vocab_size, cols = config.hidden_size;
   weights.tied = true;
+  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding,
+                          source.TernaryTable(kEmbeddingName, rows, cols));
+  if (!weights.ternary_embedding.empty()) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbeddingName, rows, cols));
   STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(embedding, head_type, pool, weights.buffers));
   weights.embedding =
       head_type == HeadType::kAsStored ? weights.head : MakeDenseRows(embedding, weights.buffers);
-  if (!source.Has(kHead)) return absl::OkStatus();
-  // Some tools store the tied matrix twice. Anything else is another model than the config says.
-  STERNA_ASSIGN_OR_RETURN(const StoredMatrix head,
-                          source.Matrix(kHead, config.vocab_size, config.hidden_size));
-  if (head.type != embedding.type || !std::ranges::equal(head.bytes, embedding.bytes)) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
-                                                   head.where, " differs from '", kEmbedding, "'"));
+  return absl::OkStatus();
+}
+
+Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, HeadType head_type,
+                            ThreadPool& pool, ModelWeights& weights) {
+  const int64_t rows = config.vocab_size, cols = config.hidden_size;
+  if (config.tie_embeddings) {
+    STERNA_RETURN_IF_ERROR(ReadTiedEmbedding(source, config, head_type, pool, weights));
+    if (!source.Has(kHeadName)) return absl::OkStatus();
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
+                            source.Matrix(kEmbeddingName, rows, cols));
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
+    return CheckTiedHead(head, embedding);
   }
+  if (!source.Has(kHeadName)) {
+    return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
+                                            source.path(), " lacks tensor '", kHeadName, "'"));
+  }
+  STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding,
+                          source.TernaryTable(kEmbeddingName, rows, cols));
+  if (weights.ternary_embedding.empty()) {
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
+                            source.Matrix(kEmbeddingName, rows, cols));
+    weights.embedding = MakeDenseRows(embedding, weights.buffers);
+  }
+  STERNA_ASSIGN_OR_RETURN(weights.untied_ternary_head, source.TernaryTable(kHeadName, rows, cols));
+  if (!weights.untied_ternary_head.empty()) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
+  STERNA_ASSIGN_OR_RETURN(weights.head, MakeHead(head, head_type, pool, weights.buffers));
   return absl::OkStatus();
 }
 
@@ -207,16 +235,17 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
 
-  const int cores = static_cast<int>(std::thread::hardware_concurrency());
-  ThreadPool pool(std::clamp(cores, 1, kMaxLoadThreads));
+  ThreadPool pool(NumLoadThreads());
   Progress progress(*source, options.progress);
   STERNA_RETURN_IF_ERROR(ReadEmbeddingAndHead(*source, config, options.head.type, pool, weights));
-  STERNA_RETURN_IF_ERROR(AddShortlist(options.head, pool, weights));
+  STERNA_RETURN_IF_ERROR(weights.ternary_head() != nullptr
+                             ? CheckTernaryHead(options.head)
+                             : AddShortlist(options.head, pool, weights));
   progress.Tell();
-  STERNA_ASSIGN_OR_RETURN(weights.final_norm,
-                          source->Vector("model.norm.weight", config.hidden_size));
+  STERNA_ASSIGN_OR_RETURN(weights.final_norm, source->Vector(kFinalNormName, config.hidden_size));
   STERNA_RETURN_IF_ERROR(ReadLayers(*source, config, pool, progress, weights.layers));
   STERNA_RETURN_IF_ERROR(source->CheckUnused());
+  checkpoint.config.scale_group_size = UnifyScaleGroups(weights);
   weights.mapped_files = source->TakeMappedFiles({weights.embedding.data, weights.head.data});
   return checkpoint;
 }

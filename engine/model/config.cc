@@ -4,7 +4,6 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
-#include <numbers>
 #include <set>
 
 #include "absl/strings/numbers.h"
@@ -150,25 +149,39 @@ Status ReadFamilyC(const Fields& fields, ModelConfig& config) {
 Status CheckKind(const Fields& fields, const std::string& path) {
   constexpr char kLoaded[] =
       "; loaded are the packed and latent BitNet families A and A' (model_type bitnet), B "
-      "(model_type llama with quant_method bitnet), C (BitnetForCausalLM with weight_bits 1) and D "
-      "(model_type llama without quantization_config)";
+      "(model_type llama with quant_method bitnet), C (BitnetForCausalLM with weight_bits 1), D "
+      "(model_type llama without quantization_config) and E (model_type qwen3 without it)";
   const auto refuse = [&](const std::string& what) {
     return absl::InvalidArgumentError(absl::StrCat(path, " describes ", what, kLoaded));
   };
-  const Json* model_type = fields.Find("model_type");
-  if (model_type != nullptr && model_type->is_string() &&
-      model_type->get_ref<const std::string&>().starts_with("qwen3")) {
-    return refuse(absl::StrCat("a ", Shown(model_type->get_ref<const std::string&>()),
-                               " model (family E is ternary in groups, stored as GGUF Q2_0)"));
-  }
-  STERNA_RETURN_IF_ERROR(fields.Choice("model_type", {"bitnet", "llama"}).status());
+  STERNA_ASSIGN_OR_RETURN(const std::string model_type,
+                          fields.Choice("model_type", {"bitnet", "llama", "qwen3"}));
   const Json* quantization = fields.Find("quantization_config");
-  if (quantization == nullptr && *model_type == "bitnet") {
+  if (quantization == nullptr && model_type == "bitnet") {
     return refuse("a model of model_type bitnet without quantization_config");
+  }
+  if (quantization != nullptr && model_type == "qwen3") {
+    return refuse("a model of model_type qwen3 with quantization_config");
   }
   if (quantization != nullptr && !quantization->is_object()) {
     return fields.Error("quantization_config", "must be an object");
   }
+  return absl::OkStatus();
+}
+
+// What model_type qwen3 has and others do not.
+Status ReadQwen3(const Fields& fields, ModelConfig& config) {
+  config.qk_norm = true;
+  for (const char* required : {"head_dim", "num_key_value_heads"}) {
+    if (!fields.Has(required)) return fields.Error(required, "model_type qwen3 requires it");
+  }
+  STERNA_ASSIGN_OR_RETURN(const bool sliding, fields.BoolOr("use_sliding_window", false));
+  if (sliding) return fields.Error("use_sliding_window", "sliding windows are not supported");
+  const Json* types = fields.Find("layer_types");
+  if (types != nullptr && *types != Json(Json::array_t(config.num_layers, "full_attention"))) {
+    return fields.Error("layer_types", "supported: full_attention for every layer");
+  }
+  if (config.mlp_bias) return fields.Error("mlp_bias", "model_type qwen3 has no such biases");
   return absl::OkStatus();
 }
 
@@ -239,6 +252,53 @@ Status ReadSizes(const Fields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// `original_max_position_embeddings`, of the object or beside it.
+StatusOr<int64_t> ReadOriginalPositions(const Fields& fields, const Fields& rope) {
+  constexpr char kName[] = "original_max_position_embeddings";
+  if (rope.Has(kName) && fields.Has(kName) && *rope.Find(kName) != *fields.Find(kName)) {
+    return rope.Error(kName, "the field of this name outside says something else");
+  }
+  return (rope.Has(kName) ? rope : fields).Int(kName, 1, INT32_MAX);
+}
+
+Status ReadLlama3Rope(const Fields& fields, const Fields& rope, RopeConfig& config) {
+  config.scaling = RopeScaling::kLlama3;
+  STERNA_ASSIGN_OR_RETURN(config.low_freq_factor, rope.Positive("low_freq_factor", 1e6));
+  STERNA_ASSIGN_OR_RETURN(config.high_freq_factor, rope.Positive("high_freq_factor", 1e6));
+  if (!(config.low_freq_factor < config.high_freq_factor)) {
+    return rope.Error("high_freq_factor",
+                      absl::StrCat("must be above low_freq_factor, ", config.low_freq_factor));
+  }
+  STERNA_ASSIGN_OR_RETURN(config.original_max_positions, ReadOriginalPositions(fields, rope));
+  return absl::OkStatus();
+}
+
+Status ReadYarnRope(const Fields& fields, const Fields& rope, RopeConfig& config) {
+  config.scaling = RopeScaling::kYarn;
+  STERNA_ASSIGN_OR_RETURN(config.original_max_positions, ReadOriginalPositions(fields, rope));
+  STERNA_ASSIGN_OR_RETURN(config.beta_fast, rope.PositiveOr("beta_fast", 32, 1e6));
+  STERNA_ASSIGN_OR_RETURN(config.beta_slow, rope.PositiveOr("beta_slow", 1, 1e6));
+  if (config.beta_fast < config.beta_slow) {
+    return rope.Error("beta_fast",
+                      absl::StrCat("must be no less than beta_slow, ", config.beta_slow));
+  }
+  STERNA_ASSIGN_OR_RETURN(config.truncate, rope.BoolOr("truncate", true));
+  if (!(config.theta > 1)) {
+    return (rope.Has("rope_theta") ? rope : fields).Error("rope_theta", "must be above 1 for yarn");
+  }
+  STERNA_ASSIGN_OR_RETURN(const double mscale, rope.PositiveOr("mscale", 0, 1e6));
+  STERNA_ASSIGN_OR_RETURN(const double all_dim, rope.PositiveOr("mscale_all_dim", 0, 1e6));
+  const auto attention_factor = [&](double scale) {
+    return config.factor <= 1 ? 1.0 : 0.1 * scale * std::log(config.factor) + 1.0;
+  };
+  const double absent = mscale > 0 && all_dim > 0
+                            ? attention_factor(mscale) / attention_factor(all_dim)
+                            : attention_factor(1);
+  STERNA_ASSIGN_OR_RETURN(config.attention_factor,
+                          rope.PositiveOr("attention_factor", absent, 1e6));
+  return absl::OkStatus();
+}
+
 // rope_theta with rope_scaling (or null), or both in one `rope_parameters` object, as configs have
 // it since Transformers 5.
 Status ReadRope(const Fields& fields, const std::string& path, ModelConfig& config) {
@@ -269,20 +329,12 @@ Status ReadRope(const Fields& fields, const std::string& path, ModelConfig& conf
   const std::string type_key = rope.Has("rope_type") ? "rope_type" : "type";
   if (object.empty() || (parameters != nullptr && !rope.Has(type_key))) return absl::OkStatus();
   STERNA_ASSIGN_OR_RETURN(const std::string type,
-                          rope.Choice(type_key, {"default", "linear", "llama3"}));
+                          rope.Choice(type_key, {"default", "linear", "llama3", "yarn"}));
   if (type == "default") return absl::OkStatus();
-  config.rope.scaling = type == "linear" ? RopeScaling::kLinear : RopeScaling::kLlama3;
   STERNA_ASSIGN_OR_RETURN(config.rope.factor, rope.Positive("factor", 1e6));
-  if (type == "linear") return absl::OkStatus();
-  STERNA_ASSIGN_OR_RETURN(config.rope.low_freq_factor, rope.Positive("low_freq_factor", 1e6));
-  STERNA_ASSIGN_OR_RETURN(config.rope.high_freq_factor, rope.Positive("high_freq_factor", 1e6));
-  if (!(config.rope.low_freq_factor < config.rope.high_freq_factor)) {
-    return rope.Error("high_freq_factor",
-                      absl::StrCat("must be above low_freq_factor, ", config.rope.low_freq_factor));
-  }
-  const Fields& owner = rope.Has("original_max_position_embeddings") ? rope : fields;
-  STERNA_ASSIGN_OR_RETURN(config.rope.original_max_positions,
-                          owner.Int("original_max_position_embeddings", 1, INT32_MAX));
+  if (type == "llama3") return ReadLlama3Rope(fields, rope, config.rope);
+  if (type == "yarn") return ReadYarnRope(fields, rope, config.rope);
+  config.rope.scaling = RopeScaling::kLinear;
   return absl::OkStatus();
 }
 
@@ -403,33 +455,10 @@ std::string_view FamilyName(CheckpointFamily family) {
       return "C";
     case CheckpointFamily::kUnpacked:
       return "D";
+    case CheckpointFamily::kGrouped:
+      return "E";
   }
   return "unknown";
-}
-
-std::vector<double> RopeConfig::InverseFrequencies(int64_t head_dim) const {
-  STERNA_CHECK(head_dim > 0 && head_dim % 2 == 0);
-  std::vector<double> frequencies(static_cast<size_t>(head_dim / 2));
-  for (size_t i = 0; i < frequencies.size(); ++i) {
-    const double exponent = static_cast<double>(2 * i) / static_cast<double>(head_dim);
-    double frequency = 1.0 / std::pow(theta, exponent);
-    if (scaling == RopeScaling::kLinear) frequency /= factor;
-    if (scaling == RopeScaling::kLlama3) {
-      // Turns that the pair makes over the context the model was first trained on: fast pairs stay,
-      // slow ones are stretched by `factor`, those between are blended.
-      const double context = static_cast<double>(original_max_positions);
-      const double turns = context / (2.0 * std::numbers::pi / frequency);
-      if (turns < low_freq_factor) {
-        frequency /= factor;
-      } else if (turns <= high_freq_factor) {
-        const double blend = (turns - low_freq_factor) / (high_freq_factor - low_freq_factor);
-        frequency = (1.0 - blend) * frequency / factor + blend * frequency;
-      }
-    }
-    if (!frequency_divisors.empty()) frequency /= frequency_divisors[i];
-    frequencies[i] = frequency;
-  }
-  return frequencies;
 }
 
 StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
@@ -448,7 +477,8 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
           Fields(object["quantization_config"], path, "quantization_config."), config));
     } else {
       // Ternary values or full precision: only the weights can tell.
-      config.family = CheckpointFamily::kUnpacked;
+      config.family =
+          config.model_type == "qwen3" ? CheckpointFamily::kGrouped : CheckpointFamily::kUnpacked;
     }
   }
   STERNA_RETURN_IF_ERROR(ReadSizes(fields, config));
@@ -461,6 +491,7 @@ StatusOr<ModelConfig> ReadModelConfig(const std::string& model_dir) {
   STERNA_ASSIGN_OR_RETURN(config.tie_embeddings, fields.BoolOr("tie_word_embeddings", false));
   STERNA_ASSIGN_OR_RETURN(config.attention_bias, fields.BoolOr("attention_bias", false));
   STERNA_ASSIGN_OR_RETURN(config.mlp_bias, fields.BoolOr("mlp_bias", false));
+  if (config.model_type == "qwen3") STERNA_RETURN_IF_ERROR(ReadQwen3(fields, config));
   STERNA_RETURN_IF_ERROR(CheckCombinations(fields, config));
   STERNA_RETURN_IF_ERROR(ReadStopTokens(fields, model_dir, config));
   return config;

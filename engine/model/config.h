@@ -19,21 +19,28 @@ enum class CheckpointFamily {
   kBitLinear,     // B: U8 packed, weight_scale divides (bitlinear)
   kInnerNorms,    // C: F16 or F32 latent weights, quantised at load (weight_bits 1, input_bits 8)
   kUnpacked,      // D: F16, BF16 or F32 values that are ternary already (no quantization_config)
+  kGrouped,       // E: the same in groups of columns, embedding and head too (model_type qwen3)
 };
 
-// "A", "A'", "B", "C", "D": how docs and messages call them. Of a GGUF file the one whose
+// "A", "A'", "B", "C", "D", "E": how docs and messages call them. Of a GGUF file the one whose
 // architecture it has; its weights are ternary whatever the family's are on disk.
 std::string_view FamilyName(CheckpointFamily family);
 
-enum class RopeScaling { kNone, kLinear, kLlama3 };
+enum class RopeScaling { kNone, kLinear, kLlama3, kYarn };
 
 struct RopeConfig {
   double theta = 10000.0;
   RopeScaling scaling = RopeScaling::kNone;
-  double factor = 1.0;                 // kLinear, kLlama3
+  double factor = 1.0;                 // kLinear, kLlama3, kYarn
   double low_freq_factor = 1.0;        // kLlama3
   double high_freq_factor = 4.0;       // kLlama3
-  int64_t original_max_positions = 0;  // kLlama3
+  int64_t original_max_positions = 0;  // kLlama3, kYarn
+  // kYarn (Peng et al. 2023, arXiv:2309.00071): pairs that turn more than beta_fast times over the
+  // original positions stay as they are, those below beta_slow are stretched.
+  double beta_fast = 32.0;
+  double beta_slow = 1.0;
+  bool truncate = true;           // the pairs where this begins and ends are whole numbers
+  double attention_factor = 1.0;  // cos and sin are multiplied by it
   // What the frequencies are divided by besides, [head_dim / 2] or empty: GGUF files may list it.
   std::vector<float> frequency_divisors;
 
@@ -43,7 +50,7 @@ struct RopeConfig {
 
 struct ModelConfig {
   CheckpointFamily family = CheckpointFamily::kBitLinear;
-  std::string model_type;  // as config.json says: "bitnet", "llama"
+  std::string model_type;  // as config.json says: "bitnet", "llama", "qwen3"
   int64_t hidden_size = 0;
   int64_t ffn_size = 0;
   int64_t num_layers = 0;
@@ -62,7 +69,8 @@ struct ModelConfig {
   double linear_rms_norm_eps = 1e-6;  // with this eps, not rms_norm_eps
   bool qk_norm = false;               // an RMSNorm over each head of q and of k before rotation
   // Columns that share a scale, of weights and with them of activations; 0: weights have one scale
-  // for a tensor or a row, activations one for a token.
+  // for a tensor or a row, activations one for a token. Known when the weights are loaded
+  // (scale_groups.h).
   int64_t scale_group_size = 0;
   // Generation ends on these: the union of config, generation config and tokenizer config.
   std::vector<int32_t> eos_token_ids;

@@ -45,6 +45,21 @@ enum class GgufTensorType : uint32_t {
   kQ2_0 = 42,
 };
 
+// How the elements of a tensor are packed.
+struct GgufPacking {
+  GgufTensorType type = GgufTensorType::kF32;
+  int64_t block_elements = 1;  // neighbours in a row that are packed together
+  int64_t block_bytes = 4;     // of them
+};
+inline constexpr GgufPacking kPackingF32 = {GgufTensorType::kF32, 1, 4};
+inline constexpr GgufPacking kPackingF16 = {GgufTensorType::kF16, 1, 2};
+inline constexpr GgufPacking kPackingBf16 = {GgufTensorType::kBf16, 1, 2};
+inline constexpr GgufPacking kPackingTq1_0 = {GgufTensorType::kTq1_0, 256, 54};
+inline constexpr GgufPacking kPackingTq2_0 = {GgufTensorType::kTq2_0, 256, 66};
+// The main line's, and the one that a fork of it has under the same number.
+inline constexpr GgufPacking kPackingQ2_0Of64 = {GgufTensorType::kQ2_0, 64, 18};
+inline constexpr GgufPacking kPackingQ2_0Of128 = {GgufTensorType::kQ2_0, 128, 34};
+
 // Files give dimensions innermost first: the dims {cols, rows} of a matrix [rows, cols]. All that
 // is here is in this project's order, outermost first.
 struct GgufTensor {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -10,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "engine/model/gguf_blocks.h"
 #include "engine/model/json_text.h"
+#include "engine/text/gguf_vocabulary.h"
 
 namespace sterna {
 namespace {
@@ -26,6 +26,7 @@ constexpr Architecture kArchitectures[] = {
     {"bitnet-25", CheckpointFamily::kBitNetPacked, "bitnet", Activation::kReluSquared},
     {"bitnet-b1.58", CheckpointFamily::kBitNetPacked, "bitnet", Activation::kReluSquared},
     {"llama", CheckpointFamily::kBitLinear, "llama", Activation::kSilu},
+    {"qwen3", CheckpointFamily::kGrouped, "qwen3", Activation::kSilu},
 };
 
 // Keys of one architecture, with bounds. Errors name file and key.
@@ -215,34 +216,49 @@ Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// But for the factor. What the file leaves out is as llama.cpp computes it, and Transformers.
+Status ReadYarn(const Keys& keys, RopeConfig& rope) {
+  rope.scaling = RopeScaling::kYarn;
+  STERNA_ASSIGN_OR_RETURN(rope.original_max_positions,
+                          keys.Int("rope.scaling.original_context_length", 1, INT32_MAX));
+  if (!(rope.theta > 1)) {
+    return keys.Error("rope.freq_base", absl::StrCat(rope.theta), "must be above 1 for yarn");
+  }
+  STERNA_ASSIGN_OR_RETURN(rope.beta_fast, keys.PositiveOr("rope.scaling.yarn_beta_fast", 32, 1e6));
+  STERNA_ASSIGN_OR_RETURN(rope.beta_slow, keys.PositiveOr("rope.scaling.yarn_beta_slow", 1, 1e6));
+  STERNA_ASSIGN_OR_RETURN(const double given, keys.PositiveOr("rope.scaling.attn_factor", 1, 1e6));
+  rope.attention_factor = given * (rope.factor <= 1 ? 1 : 0.1 * std::log(rope.factor) + 1);
+  return absl::OkStatus();
+}
+
 Status ReadRope(const Keys& keys, const GgufCheckpoint& checkpoint, ModelConfig& config) {
   STERNA_ASSIGN_OR_RETURN(config.rope.theta, keys.PositiveOr("rope.freq_base", 10000, 1e15));
   STERNA_ASSIGN_OR_RETURN(const std::string type, keys.StringOr("rope.scaling.type", "none"));
+  if (type != "none") {
+    STERNA_ASSIGN_OR_RETURN(config.rope.factor, keys.PositiveOr("rope.scaling.factor", 1, 1e6));
+  }
   if (type == "linear") {
     config.rope.scaling = RopeScaling::kLinear;
-    STERNA_ASSIGN_OR_RETURN(config.rope.factor, keys.PositiveOr("rope.scaling.factor", 1, 1e6));
+  } else if (type == "yarn") {
+    STERNA_RETURN_IF_ERROR(ReadYarn(keys, config.rope));
   } else if (type != "none") {
     return keys.Error("rope.scaling.type", absl::StrCat("'", Shown(type), "'"),
-                      "supported: none, linear");
+                      "supported: none, linear, yarn");
   }
   return ReadDivisors(checkpoint, config);
 }
 
-// The ids that end a text, as the metadata of the tokenizer name them.
+// None for a file without a tokenizer, which can be computed with all the same.
 Status ReadEndTokens(const GgufCheckpoint& checkpoint, ModelConfig& config) {
-  std::set<int32_t> ids;
-  for (const char* key : {"tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id",
-                          "tokenizer.ggml.eom_token_id"}) {
-    if (checkpoint.metadata().Find(key) == nullptr) continue;
-    STERNA_ASSIGN_OR_RETURN(const int64_t id, checkpoint.metadata().Integer(key));
-    if (id < 0 || id >= config.vocab_size) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(checkpoint.files()[0].path(), ": metadata '", key, "' is ", id,
-                       ", but must be a token id from 0 to ", config.vocab_size - 1));
-    }
-    ids.insert(static_cast<int32_t>(id));
+  const GgufMetadata& metadata = checkpoint.metadata();
+  if (metadata.Find(gguf_keys::kTokens) == nullptr) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(config.eos_token_ids, ReadGgufEndTokenIds(metadata));
+  for (const int32_t id : config.eos_token_ids) {
+    if (id < config.vocab_size) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(checkpoint.files()[0].path(), ": the tokenizer's metadata name the end token ",
+                     id, ", but the model's vocabulary has ", config.vocab_size, " tokens"));
   }
-  config.eos_token_ids.assign(ids.begin(), ids.end());
   return absl::OkStatus();
 }
 
@@ -255,6 +271,7 @@ StatusOr<ModelConfig> ReadGgufConfig(const GgufCheckpoint& checkpoint) {
   config.family = architecture.family;
   config.model_type = architecture.model_type;
   config.activation = architecture.activation;
+  config.qk_norm = architecture.name == "qwen3";
   STERNA_RETURN_IF_ERROR(ReadSizes(keys, checkpoint, config));
   STERNA_RETURN_IF_ERROR(RefuseOthers(keys, config));
   STERNA_RETURN_IF_ERROR(ReadRope(keys, checkpoint, config));

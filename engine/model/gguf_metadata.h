@@ -64,6 +64,7 @@ class GgufMetadata {
   // `file` is put in front of the messages of lookups, not of Read's.
   static StatusOr<GgufMetadata> Read(GgufCursor& cursor, uint64_t count, std::string file);
 
+  const std::string& file() const { return file_; }  // as given to Read
   const std::map<std::string_view, GgufValue>& values() const { return values_; }
   // Null when there is no such key.
   const GgufValue* Find(std::string_view key) const;

@@ -41,6 +41,19 @@ constexpr NamePair kLayerNames[] = {
 constexpr std::string_view kLayers = "model.layers.";
 constexpr char kFileLayers[] = "blk.";
 
+// The rows of a ternary matrix, as numbers.
+StoredMatrix Stored(const GgufTensor& tensor, TernaryMatrix matrix) {
+  const auto shared = std::make_shared<TernaryMatrix>(std::move(matrix));
+  return {.rows = tensor.rows,
+          .cols = tensor.cols,
+          .type = DenseType::kF32,
+          .read_row = [shared](int64_t row,
+                               std::span<float> values) { shared->CopyRow(row, values.data()); },
+          .bytes = tensor.bytes,
+          .in_place = false,
+          .where = absl::StrCat(tensor.file, ": tensor '", tensor.name, "'")};
+}
+
 // A matrix of numbers. Unimplemented for one of another type.
 StatusOr<StoredMatrix> Stored(const GgufTensor& tensor) {
   // One row tells whether the type is one of numbers at all.
@@ -65,10 +78,12 @@ class GgufSource final : public WeightSource {
 
   const std::string& path() const override { return tensors_.files()[0].path(); }
   bool Has(const std::string& name) const override {
-    return tensors_.Find(InFile(name)) != nullptr;
+    return tensors_.Find(GgufTensorName(name)) != nullptr;
   }
   StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override;
   StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
+  StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
+                                       int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
   Status CheckUnused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
@@ -79,11 +94,10 @@ class GgufSource final : public WeightSource {
   Status CheckSubNorms() const;
 
  private:
-  // What the files call `name`, a linear or a tensor.
-  static std::string InFile(const std::string& name);
   StatusOr<const GgufTensor*> Get(const std::string& name, const std::vector<int64_t>& shape)
       STERNA_EXCLUDES(mutex_);
   RowOrder RowOrderOf(const std::string& name) const;
+  StatusOr<TernaryMatrix> Read(const GgufTensor& tensor, const RowOrder& order);
 
   GgufCheckpoint tensors_;
   const ModelConfig& config_;
@@ -103,29 +117,9 @@ GgufSource::GgufSource(GgufCheckpoint tensors, const ModelConfig& config, I2sLay
   interleaved_ = architecture.ok() && *architecture == "llama";
 }
 
-std::string GgufSource::InFile(const std::string& name) {
-  std::string_view rest = name;
-  std::string prefix;
-  if (rest.starts_with(kLayers)) {
-    const size_t dot = rest.find('.', kLayers.size());
-    const std::string_view number = rest.substr(kLayers.size(), dot - kLayers.size());
-    prefix = absl::StrCat(kFileLayers, std::string(number), ".");
-    rest.remove_prefix(dot + 1);
-  }
-  const std::span<const NamePair> names = prefix.empty() ? std::span<const NamePair>(kModelNames)
-                                                         : std::span<const NamePair>(kLayerNames);
-  for (const NamePair& pair : names) {
-    if (!rest.starts_with(pair.ours)) continue;
-    const std::string_view suffix = rest.substr(pair.ours.size());
-    if (!suffix.empty() && suffix[0] != '.') continue;
-    return absl::StrCat(prefix, std::string(pair.file), std::string(suffix));
-  }
-  return name;
-}
-
 StatusOr<const GgufTensor*> GgufSource::Get(const std::string& name,
                                             const std::vector<int64_t>& shape) {
-  const std::string in_file = InFile(name);
+  const std::string in_file = GgufTensorName(name);
   const GgufTensor* tensor = tensors_.Find(in_file);
   if (tensor == nullptr) {
     return absl::NotFoundError(absl::StrCat(path(), " lacks tensor '", in_file,
@@ -168,33 +162,50 @@ StatusOr<std::vector<float>> GgufSource::Vector(const std::string& name, int64_t
   return ordered;
 }
 
+// A tensor of any type whose weights are ternary; InvalidArgument where they are not.
+StatusOr<TernaryMatrix> GgufSource::Read(const GgufTensor& tensor, const RowOrder& order) {
+  StatusOr<TernaryMatrix> w;
+  if (IsTernaryGgufType(tensor.type)) {
+    w = ReadGgufTernaryMatrix(tensor, i2s_layout_, order);
+  } else {
+    STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(tensor));
+    w = ReadUnpacked(stored, order);
+  }
+  if (!w.ok()) return w;
+  CountRead(tensor.bytes);
+  MappedFile::Forget(tensor.bytes);
+  return w;
+}
+
+StatusOr<TernaryMatrix> GgufSource::TernaryTable(const std::string& name, int64_t rows,
+                                                 int64_t cols) {
+  STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {rows, cols}));
+  StatusOr<TernaryMatrix> matrix = Read(*tensor, {});
+  if (absl::IsInvalidArgument(matrix.status())) return TernaryMatrix();
+  return matrix;
+}
+
 StatusOr<TernaryMatrix> GgufSource::Ternary(const std::string& name, int64_t rows, int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name + ".weight", {rows, cols}));
-  StatusOr<TernaryMatrix> w;
-  if (IsTernaryGgufType(tensor->type)) {
-    STERNA_ASSIGN_OR_RETURN(w, ReadGgufTernaryMatrix(*tensor, i2s_layout_, RowOrderOf(name)));
-  } else {
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(*tensor));
-    STERNA_ASSIGN_OR_RETURN(w, ReadUnpacked(stored, RowOrderOf(name)));
-  }
-  CountRead(tensor->bytes);
-  MappedFile::Forget(tensor->bytes);
+  STERNA_ASSIGN_OR_RETURN(TernaryMatrix w, Read(*tensor, RowOrderOf(name)));
   // Conversions of family C keep the scale apart.
   if (!Has(name + ".scale")) return w;
   STERNA_ASSIGN_OR_RETURN(const std::vector<float> scale, Vector(name + ".scale", 1));
-  if (w->granularity() != ScaleGranularity::kTensor || !(scale[0] > 0)) {
+  if (w.granularity() != ScaleGranularity::kTensor || !(scale[0] > 0)) {
     return absl::InvalidArgumentError(absl::StrCat(
-        tensors_.Find(InFile(name + ".scale"))->Where(), "is ", scale[0],
+        tensors_.Find(GgufTensorName(name + ".scale"))->Where(), "is ", scale[0],
         ", but must be above zero, and the weights' own scale one for the whole tensor"));
   }
-  w->SetTensorScale(w->tensor_scale() * scale[0]);
+  w.SetTensorScale(w.tensor_scale() * scale[0]);
   return w;
 }
 
 StatusOr<StoredMatrix> GgufSource::Matrix(const std::string& name, int64_t rows, int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {rows, cols}));
   CountRead(tensor->bytes);
-  return Stored(*tensor);
+  if (!IsTernaryGgufType(tensor->type)) return Stored(*tensor);
+  STERNA_ASSIGN_OR_RETURN(TernaryMatrix matrix, ReadGgufTernaryMatrix(*tensor, i2s_layout_));
+  return Stored(*tensor, std::move(matrix));
 }
 
 Status GgufSource::CheckSubNorms() const {
@@ -234,6 +245,26 @@ Status GgufSource::CheckUnused() {
 }
 
 }  // namespace
+
+std::string GgufTensorName(const std::string& name) {
+  std::string_view rest = name;
+  std::string prefix;
+  if (rest.starts_with(kLayers)) {
+    const size_t dot = rest.find('.', kLayers.size());
+    const std::string_view number = rest.substr(kLayers.size(), dot - kLayers.size());
+    prefix = absl::StrCat(kFileLayers, std::string(number), ".");
+    rest.remove_prefix(dot + 1);
+  }
+  const std::span<const NamePair> names = prefix.empty() ? std::span<const NamePair>(kModelNames)
+                                                         : std::span<const NamePair>(kLayerNames);
+  for (const NamePair& pair : names) {
+    if (!rest.starts_with(pair.ours)) continue;
+    const std::string_view suffix = rest.substr(pair.ours.size());
+    if (!suffix.empty() && suffix[0] != '.') continue;
+    return absl::StrCat(prefix, std::string(pair.file), std::string(suffix));
+  }
+  return name;
+}
 
 StatusOr<std::unique_ptr<WeightSource>> OpenGgufSource(const std::string& path,
                                                        const ModelConfig& config,

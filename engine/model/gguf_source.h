@@ -13,6 +13,9 @@
 
 namespace sterna {
 
+// What the files call `name`, a linear or a tensor in WeightSource's terms.
+std::string GgufTensorName(const std::string& name);
+
 // `path` as GgufCheckpoint::Open takes it. `config`, that of the files, must outlive the source.
 // Errors of GgufCheckpoint::Open; InvalidArgument when sub-norms are not as the config says.
 StatusOr<std::unique_ptr<WeightSource>> OpenGgufSource(const std::string& path,

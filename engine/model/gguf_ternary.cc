@@ -4,11 +4,13 @@
 #include <array>
 #include <cmath>
 #include <cstring>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "base/check.h"
 #include "engine/model/gguf_tensor_types.h"
+#include "engine/model/scale_groups.h"
 #include "kernels/half_float.h"
 
 namespace sterna {
@@ -33,6 +35,16 @@ void DecodeTq2_0(const uint8_t* in, uint8_t* codes, float* scale) {
   *scale = LoadHalf(in + 64);
 }
 
+void StoreHalf(uint16_t half, uint8_t* bytes) { std::memcpy(bytes, &half, sizeof(half)); }
+
+void PackTq2_0(const uint8_t* codes, uint16_t half_scale, uint8_t* out) {
+  std::fill_n(out, 64, uint8_t{0});
+  for (int j = 0; j < 256; ++j) {
+    out[j / 128 * 32 + j % 32] |= static_cast<uint8_t>(codes[j] << (j % 128 / 32 * 2));
+  }
+  StoreHalf(half_scale, out + 64);
+}
+
 // TQ1_0, 256 weights in 54 bytes:
 //   qs[48] | qh[4] | fp16 scale
 // A byte holds five base-3 digits, which are codes, the first the most significant: of their number
@@ -43,6 +55,8 @@ void DecodeTq2_0(const uint8_t* in, uint8_t* codes, float* scale) {
 //   weight  240 +   4n + m   of qh, m < 4, where the fifth digit is always 0
 constexpr int kTq1Digits = 5;
 using Tq1Byte = std::array<uint8_t, kTq1Digits>;
+
+constexpr uint8_t Tq1ByteOf(int q) { return static_cast<uint8_t>((q * 256 + 242) / 243); }
 
 // The digits of every byte; code 3 for the bytes that stand for none.
 constexpr std::array<Tq1Byte, 256> MakeTq1Table() {
@@ -55,7 +69,7 @@ constexpr std::array<Tq1Byte, 256> MakeTq1Table() {
       rest = rest * 3 & 255;
       q = q * 3 + digit;
     }
-    if ((q * 256 + 242) / 243 != byte) table[byte].fill(kNoCode);
+    if (Tq1ByteOf(q) != byte) table[byte].fill(kNoCode);
   }
   return table;
 }
@@ -63,11 +77,14 @@ constexpr std::array<Tq1Byte, 256> kTq1Table = MakeTq1Table();
 static_assert(kTq1Table[0] == Tq1Byte{0, 0, 0, 0, 0} && kTq1Table[255] == Tq1Byte{2, 2, 2, 2, 2});
 static_assert(kTq1Table[128] == Tq1Byte{1, 1, 1, 1, 1});
 
+// Bytes that hold as many digits each.
+struct Tq1Part {
+  int bytes, digits;
+};
+constexpr Tq1Part kTq1Parts[] = {{32, 5}, {16, 5}, {4, 4}};
+
 void DecodeTq1_0(const uint8_t* in, uint8_t* codes, float* scale) {
-  struct Part {
-    int bytes, digits;
-  };
-  for (const Part part : {Part{32, 5}, Part{16, 5}, Part{4, 4}}) {
+  for (const Tq1Part part : kTq1Parts) {
     for (int m = 0; m < part.bytes; ++m) {
       const Tq1Byte& digits = kTq1Table[in[m]];
       // A fifth digit where there is none stands for nothing either.
@@ -82,6 +99,21 @@ void DecodeTq1_0(const uint8_t* in, uint8_t* codes, float* scale) {
   *scale = LoadHalf(in);
 }
 
+void PackTq1_0(const uint8_t* codes, uint16_t half_scale, uint8_t* out) {
+  for (const Tq1Part part : kTq1Parts) {
+    for (int m = 0; m < part.bytes; ++m) {
+      int q = 0;
+      for (int n = 0; n < kTq1Digits; ++n) {
+        q = q * 3 + (n < part.digits ? codes[n * part.bytes + m] : 0);
+      }
+      out[m] = Tq1ByteOf(q);
+    }
+    out += part.bytes;
+    codes += part.bytes * part.digits;
+  }
+  StoreHalf(half_scale, out);
+}
+
 // Q2_0, 64 weights in 18 bytes, or 128 in 34:
 //                                    bits 7 6      5 4      3 2     1 0
 //   fp16 scale | 16 or 32 bytes, byte b = | 4b + 3 | 4b + 2 | 4b + 1 | 4b |
@@ -89,6 +121,14 @@ void DecodeTq1_0(const uint8_t* in, uint8_t* codes, float* scale) {
 void DecodeQ2_0(const uint8_t* in, int64_t group, uint8_t* codes, float* scale) {
   *scale = LoadHalf(in);
   for (int64_t j = 0; j < group; ++j) codes[j] = in[2 + j / 4] >> (j % 4 * 2) & 3;
+}
+
+void PackQ2_0(const uint8_t* codes, int64_t group, uint16_t half_scale, uint8_t* out) {
+  StoreHalf(half_scale, out);
+  std::fill_n(out + 2, group / 4, uint8_t{0});
+  for (int64_t j = 0; j < group; ++j) {
+    out[2 + j / 4] |= static_cast<uint8_t>(codes[j] << (j % 4 * 2));
+  }
 }
 
 // I2_S, as x86 builds write it: all n weights of the tensor, one row after the other, in blocks of
@@ -131,36 +171,6 @@ Status CheckBalance(const GgufTensor& tensor, I2sLayout layout, const Histogram&
       " build, ", count[0], " weights -1, ", count[1], " weights 0 and ", count[2],
       " weights +1, which is no balance of trained weights: the file is corrupt, or of a build ",
       "whose layout of I2_S is not read"));
-}
-
-// The scales of a matrix whose groups had `scales` [rows][groups], where 0 is of groups of zeros:
-// the coarsest that say the same.
-void SetCoarsestScales(std::span<const float> scales, int64_t group_size, TernaryMatrix& matrix) {
-  const int64_t groups = static_cast<int64_t>(scales.size()) / matrix.rows();
-  // What all but 0 are equal to; 0 when there is nothing else; -1 when they differ.
-  const auto common = [](std::span<const float> of) {
-    float scale = 0;
-    for (const float other : of) {
-      if (other == 0 || other == scale) continue;
-      if (scale != 0) return -1.0f;
-      scale = other;
-    }
-    return scale;
-  };
-  if (const float scale = common(scales); scale >= 0) {
-    // Of a matrix of zeros any will do.
-    matrix.SetTensorScale(scale == 0 ? 1 : scale);
-    return;
-  }
-  std::vector<float> of_rows(static_cast<size_t>(matrix.rows()));
-  for (int64_t row = 0; row < matrix.rows(); ++row) {
-    of_rows[row] = common(scales.subspan(row * groups, groups));
-    if (of_rows[row] < 0) {
-      matrix.SetGroupScales(scales, group_size);
-      return;
-    }
-  }
-  matrix.SetRowScales(of_rows);
 }
 
 }  // namespace
@@ -244,8 +254,25 @@ StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor, I2sLayou
   if (tensor.type == GgufTensorType::kI2s) {
     STERNA_RETURN_IF_ERROR(CheckBalance(tensor, i2s_layout, histogram));
   }
-  SetCoarsestScales(scales, group_size, matrix);
+  SetCoarsestScales(std::move(scales), group_size, matrix);
   return matrix;
+}
+
+void PackGgufTernaryRow(const GgufPacking& packing, std::span<const uint8_t> codes,
+                        std::span<const uint16_t> half_scales, std::span<uint8_t> out) {
+  STERNA_CHECK(IsTernaryGgufType(packing.type) && packing.type != GgufTensorType::kI2s);
+  const auto blocks = static_cast<int64_t>(half_scales.size());
+  STERNA_CHECK(static_cast<int64_t>(codes.size()) == blocks * packing.block_elements);
+  STERNA_CHECK(static_cast<int64_t>(out.size()) == blocks * packing.block_bytes);
+  STERNA_CHECK(std::ranges::all_of(codes, [](uint8_t code) { return code < kNoCode; }));
+  for (int64_t block = 0; block < blocks; ++block) {
+    const uint8_t* const in = codes.data() + block * packing.block_elements;
+    uint8_t* const to = out.data() + block * packing.block_bytes;
+    const uint16_t scale = half_scales[block];
+    if (packing.type == GgufTensorType::kTq1_0) PackTq1_0(in, scale, to);
+    if (packing.type == GgufTensorType::kTq2_0) PackTq2_0(in, scale, to);
+    if (packing.type == GgufTensorType::kQ2_0) PackQ2_0(in, packing.block_elements, scale, to);
+  }
 }
 
 }  // namespace sterna

@@ -1,5 +1,5 @@
 // Decodes ternary GGUF tensors to the codes and scales that are in the file, and puts them into the
-// matrices that kernels multiply with.
+// matrices that kernels multiply with; and packs rows of codes and scales as the types have them.
 // Source: TQ1_0, TQ2_0 and Q2_0: ggml (ggml-common.h, ggml-quants.c; Q2_0 in groups of 128:
 // PrismML's fork of it); I2_S: BitNet (src/ggml-bitnet-mad.cpp), as its x86 builds write it.
 //
@@ -63,15 +63,18 @@ class GgufTernaryReader {
   float tensor_scale_;  // of I2_S
 };
 
-// The whole tensor as a matrix [rows, cols], with scales for the tensor, for rows or for groups:
-// the coarsest that says exactly the same. A group of zeros goes with any scale, as writers give it
-// 0; and one of scale 0 is a group of zeros. Errors of the reader, and DataLoss when the weights of
-// an I2_S tensor are so unbalanced that they cannot be what they seem. Memory: the matrix and
-// [rows, num_groups] floats on the way.
-// Rows are put where `row_order` says.
+// The whole tensor as a matrix [rows, cols], with the coarsest scales that say exactly the same
+// (scale_groups.h); rows are put where `row_order` says. A group of scale 0 is a group of zeros.
+// Errors of the reader, and DataLoss when the weights of an I2_S tensor are so unbalanced that they
+// cannot be what they seem. Memory: the matrix and [rows, num_groups] floats on the way.
 StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor,
                                               I2sLayout i2s_layout = I2sLayout::kX86,
                                               const RowOrder& row_order = {});
+
+// Packs a row as ReadRow gives it: `codes` [cols], in {0, 1, 2}, and `half_scales` [cols / the
+// block's elements], in half precision, into `out`, whole blocks. TQ1_0, TQ2_0 or Q2_0.
+void PackGgufTernaryRow(const GgufPacking& packing, std::span<const uint8_t> codes,
+                        std::span<const uint16_t> half_scales, std::span<uint8_t> out);
 
 }  // namespace sterna
 

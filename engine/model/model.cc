@@ -176,7 +176,7 @@ void Model<F>::Sample(std::span<const SampleParams> params, std::span<SampleResu
 template <typename F>
 bool Model<F>::CanRecord(const StepBatch& batch) const {
   return ops_->records() && batch.num_logits() == batch.num_tokens() &&
-         batch.num_tokens() <= kMostRecordedTokens &&
+         batch.num_tokens() <= most_recorded_tokens() &&
          std::ranges::equal(batch.logit_rows,
                             std::views::iota(int32_t{0}, static_cast<int32_t>(batch.num_tokens())));
 }
@@ -244,10 +244,15 @@ void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const Samp
                        bool all_have_logits) {
   const int64_t tokens = std::ssize(step.token_ids);
   const Mat<F> x = x_.Rows(tokens);
-  ops_->EmbedTokens(
-      {.token_ids = step.token_ids, .drawn = drawn_.span(), .table = weights_->embedding, .x = x});
+  const TernaryMatrix& ternary_table = weights_->ternary_embedding;
+  ops_->EmbedTokens({.token_ids = step.token_ids,
+                     .drawn = drawn_.span(),
+                     .table = weights_->embedding,
+                     .ternary_table = ternary_table.empty() ? nullptr : &ternary_table,
+                     .x = x});
   ops_->RotaryTable({.positions = step.positions,
                      .inv_freq = inv_freq_.span(),
+                     .factor = config_->rope.attention_factor,
                      .cos = cos_.Rows(tokens),
                      .sin = sin_.Rows(tokens)});
   ActiveTokens active = {
@@ -260,9 +265,19 @@ void Model<F>::Compute(const Step& step, KvCache<F>& cache, std::span<const Samp
     FeedForward(weights_->layers[layer], active.x);
   }
 
-  const Mat<F> logits = logits_.Rows(std::ssize(step.logit_rows));
-  if (logits.rows == 0) return;
-  const Mat<F> last = active.x;
+  if (active.x.rows > 0) ComputeLogits(active.x, samples);
+}
+
+template <typename F>
+void Model<F>::ComputeLogits(Mat<F> last, std::span<const SampleParams> samples) {
+  const Mat<F> logits = logits_.Rows(last.rows);
+  if (const TernaryMatrix* head = weights_->ternary_head()) {
+    const QuantizedMat<F> quantized = quantized_.Rows(last.rows, last.cols);
+    ops_->RmsNormQuantize(
+        {.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .out = quantized});
+    ops_->TernaryLinear({.q = quantized, .w = head, .bias = {}, .y = logits});
+    return;
+  }
   ops_->RmsNorm({.x = AsConst(last), .weight = weights_->final_norm, .eps = eps(), .y = last});
   if (samples.empty() || weights_->shortlist.empty()) {
     ops_->DenseLinear({.x = AsConst(last), .w = weights_->head, .y = logits});
@@ -370,7 +385,7 @@ std::array<QuantizedMat<F>, kLinears> Model<F>::NormedInputs(
 
 template <typename F>
 EnergyCostModel Model<F>::energy_costs(KvType kv_type) const {
-  const double head_elements = static_cast<double>(weights_->head.rows * weights_->head.cols);
+  const auto head_elements = static_cast<double>(config_->vocab_size * config_->hidden_size);
   double ternary_elements = 0;
   for (const LayerWeights& layer : weights_->layers) {
     for (const auto* linear :

@@ -117,6 +117,8 @@ class Model {
                  Mat<const int32_t> block_tables, const KvView<F>& kv);
   // x += down(activation(gate) * up of norm(x))
   void FeedForward(const LayerWeights& layer, Mat<F> x);
+  // logits_ of the rows of the residual stream `last`
+  void ComputeLogits(Mat<F> last, std::span<const SampleParams> samples);
   // norm(x) quantised, as the inputs of linears that share it: the same for all, or where each
   // has a norm of its own (`use_rms_norm` checkpoints) one for each.
   template <size_t kLinears>

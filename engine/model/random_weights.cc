@@ -3,10 +3,10 @@
 #include <array>
 #include <cmath>
 #include <cstring>
-#include <thread>
 #include <utility>
 
 #include "base/thread_pool.h"
+#include "engine/model/load_threads.h"
 #include "engine/model/weights.h"
 
 namespace sterna {
@@ -143,17 +143,19 @@ LayerWeights RandomLayer(const ModelConfig& config, uint64_t seed, int64_t numbe
   return layer;
 }
 
-}  // namespace
+void MakeTernaryEmbeddingAndHead(const ModelConfig& config, uint64_t seed, ModelWeights& weights) {
+  const auto make = [&](int index) {
+    return RandomTernary(config.vocab_size, config.hidden_size, config.scale_group_size,
+                         TensorStream(seed, -1, index));
+  };
+  weights.ternary_embedding = make(0);
+  if (!config.tie_embeddings) weights.untied_ternary_head = make(1);
+}
 
-ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
-                               const HeadOptions& head) {
-  constexpr int kMaxThreads = 8;
-  ModelWeights weights;
-  ThreadPool pool(
-      std::clamp(static_cast<int>(std::thread::hardware_concurrency()), 1, kMaxThreads));
+void MakeDenseEmbeddingAndHead(const ModelConfig& config, uint64_t seed, const HeadOptions& head,
+                               ThreadPool& pool, ModelWeights& weights) {
   weights.embedding = RandomBf16(config.vocab_size, config.hidden_size, TensorStream(seed, -1, 0),
                                  pool, weights.buffers);
-  weights.tied = config.tie_embeddings;
   weights.head = weights.embedding;
   std::vector<AlignedBuffer<uint8_t>> passing;
   if (!config.tie_embeddings) {
@@ -170,6 +172,21 @@ ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool su
     weights.head = *int8;
   }
   STERNA_CHECK(AddShortlist(head, pool, weights).ok());
+}
+
+}  // namespace
+
+ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
+                               const HeadOptions& head) {
+  ModelWeights weights;
+  ThreadPool pool(NumLoadThreads());
+  weights.tied = config.tie_embeddings;
+  if (config.family == CheckpointFamily::kGrouped) {
+    STERNA_CHECK(CheckTernaryHead(head).ok());
+    MakeTernaryEmbeddingAndHead(config, seed, weights);
+  } else {
+    MakeDenseEmbeddingAndHead(config, seed, head, pool, weights);
+  }
   weights.final_norm = Ones(config.hidden_size);
   weights.layers.resize(static_cast<size_t>(config.num_layers));
   pool.ParallelFor(config.num_layers, [&](int64_t i) {

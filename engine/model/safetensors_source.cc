@@ -21,11 +21,18 @@ constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
 
 bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
 
+// Families D and E: values that are ternary already.
+bool IsUnpacked(const ModelConfig& config) {
+  return config.family == CheckpointFamily::kUnpacked ||
+         config.family == CheckpointFamily::kGrouped;
+}
+
 // What in config.json makes scales something that is computed at load.
 std::string SignsOfComputedScales(const ModelConfig& config) {
   if (IsFamilyC(config)) return kFamilyCSigns;
-  return config.family == CheckpointFamily::kUnpacked ? "no quantization_config (family D)"
-                                                      : "quantization_mode online";
+  if (!IsUnpacked(config)) return "quantization_mode online";
+  return absl::StrCat("no quantization_config (family ", std::string(FamilyName(config.family)),
+                      ")");
 }
 
 // A norm in front of o_proj or of down_proj, within a layer.
@@ -48,11 +55,15 @@ class SafetensorsSource final : public WeightSource {
   }
 
   const std::string& path() const override { return tensors_.path(); }
-  bool Has(const std::string& name) const override { return reader_.Has(InFile(name)); }
+  bool Has(const std::string& name) const override {
+    return reader_.Has(SafetensorsName(name, config_));
+  }
   StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) override {
-    return reader_.Vector(InFile(name), size);
+    return reader_.Vector(SafetensorsName(name, config_), size);
   }
   StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) override;
+  StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
+                                       int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
   Status CheckUnused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
@@ -67,25 +78,12 @@ class SafetensorsSource final : public WeightSource {
     STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader_.GetFloat(name, {rows, cols}));
     return StoreOf(*view, absl::StrCat(view->file, ": tensor '", name, "'"));
   }
-  // What the files call tensor `name`.
-  std::string InFile(const std::string& name) const;
 
   SafetensorsCheckpoint tensors_;
   TensorReader reader_;
   const ModelConfig& config_;
   int64_t total_bytes_ = 0;
 };
-
-std::string SafetensorsSource::InFile(const std::string& name) const {
-  if (!IsFamilyC(config_)) return name;
-  for (const SubNorm& norm : kSubNorms) {
-    const std::string_view bitnet = norm.bitnet;
-    if (name.ends_with(bitnet)) {
-      return absl::StrCat(name.substr(0, name.size() - bitnet.size()), norm.family_c);
-    }
-  }
-  return name;
-}
 
 StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int64_t rows,
                                                    int64_t cols) {
@@ -99,7 +97,7 @@ StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int6
           "config.json says ", SignsOfComputedScales(config_),
           ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
     }
-    if (config_.family == CheckpointFamily::kUnpacked) {
+    if (IsUnpacked(config_)) {
       STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(weight_name, rows, cols));
       STERNA_ASSIGN_OR_RETURN(w, ReadUnpacked(stored));
     } else {
@@ -113,6 +111,16 @@ StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int6
   }
   CountRead(tensors_.Find(weight_name)->bytes);
   return w;
+}
+
+StatusOr<TernaryMatrix> SafetensorsSource::TernaryTable(const std::string& name, int64_t rows,
+                                                        int64_t cols) {
+  if (!IsUnpacked(config_)) return TernaryMatrix();
+  STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(name, rows, cols));
+  StatusOr<TernaryMatrix> matrix = ReadUnpacked(stored);
+  if (absl::IsInvalidArgument(matrix.status())) return TernaryMatrix();
+  if (matrix.ok()) CountRead(stored.bytes);
+  return matrix;
 }
 
 StatusOr<StoredMatrix> SafetensorsSource::Matrix(const std::string& name, int64_t rows,
@@ -175,6 +183,17 @@ Status SafetensorsSource::CheckUnused() {
 }
 
 }  // namespace
+
+std::string SafetensorsName(const std::string& name, const ModelConfig& config) {
+  if (!IsFamilyC(config)) return name;
+  for (const SubNorm& norm : kSubNorms) {
+    const std::string_view bitnet = norm.bitnet;
+    if (name.ends_with(bitnet)) {
+      return absl::StrCat(name.substr(0, name.size() - bitnet.size()), norm.family_c);
+    }
+  }
+  return name;
+}
 
 StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsSource(const std::string& model_dir,
                                                               const ModelConfig& config) {

@@ -13,12 +13,13 @@
 namespace sterna {
 
 // "2b-4t": microsoft/bitnet-b1.58-2B-4T. "llama3-8b-1.58": HF1BitLLM/Llama3-8B-1.58.
-// "bonsai-1.7b": the sizes of Ternary-Bonsai-1.7B (Qwen3-1.7B), with one scale a tensor and a bf16
-// embedding, where the model itself has group scales, q/k norms and a ternary embedding.
+// "bitnet-large": 1bitLLM/bitnet_b1_58-large. "falcon3-...": tiiuae/Falcon3-...-1.58bit.
+// "bonsai-...": prism-ml/Ternary-Bonsai-..., that is Qwen3 with a scale for each 128 columns of a
+// row, and with embedding and head that are ternary too.
 std::vector<std::string_view> ShapePresetNames();
 
-// InvalidArgument for a name that is not one of ShapePresetNames. A preset of model_type "bitnet"
-// is meant to be run with sub-norms, the others without.
+// InvalidArgument for a name that is not one of ShapePresetNames. A preset is meant to be run with
+// sub-norms if its config has_sub_norms().
 StatusOr<ModelConfig> ShapePreset(std::string_view name);
 
 }  // namespace sterna

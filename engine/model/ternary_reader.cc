@@ -1,14 +1,16 @@
 #include "engine/model/ternary_reader.h"
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "base/mapped_file.h"
+#include "engine/model/scale_groups.h"
+#include "engine/model/ternarize.h"
 
 namespace sterna {
 namespace {
@@ -40,37 +42,28 @@ Status CodeThree(const std::string& name, const TensorView& view, int64_t packed
   return absl::OkStatus();
 }
 
-// The sum of |x|, in eight interleaved partial sums, so that it vectorises and its order is fixed.
-double AbsSum(std::span<const float> x) {
-  std::array<double, 8> lanes{};
-  size_t i = 0;
-  for (; i + lanes.size() <= x.size(); i += lanes.size()) {
-    for (size_t lane = 0; lane < lanes.size(); ++lane) lanes[lane] += std::abs(x[i + lane]);
-  }
-  for (; i < x.size(); ++i) lanes[0] += std::abs(x[i]);
-  double sum = 0;
-  for (const double lane : lanes) sum += lane;
-  return sum;
-}
-
-// Sets codes [cols] to those of a ternary row and returns its scale, 0 when it is all zero.
-StatusOr<float> RecoverRow(const std::string& where, int64_t number, std::span<const float> row,
-                           std::span<uint8_t> codes) {
+// Sets codes [values.size()] to those of `values`, which are of row `row` from column `first` on.
+// Returns their scale, 0 when all are zero.
+StatusOr<float> RecoverGroup(const std::string& where, int64_t row, int64_t first,
+                             std::span<const float> values, std::span<uint8_t> codes) {
   float scale = 0;
-  for (size_t c = 0; c < row.size(); ++c) {
-    const float magnitude = std::abs(row[c]);
+  for (size_t c = 0; c < values.size(); ++c) {
+    const float value = values[c];
+    const float magnitude = std::abs(value);
     if (!std::isfinite(magnitude)) {
       return absl::DataLossError(
-          absl::StrCat(where, " holds ", row[c], " in row ", number, ", but must be finite"));
+          absl::StrCat(where, " holds ", value, " in row ", row, ", but must be finite"));
     }
     if (scale == 0) scale = magnitude;
     if (magnitude != 0 && magnitude != scale) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(where, " holds the magnitudes ", scale, " and ", magnitude, " in row ",
-                       number, ", but weights that nothing says how to quantise (family D) must ",
-                       "be -s, 0 and s in each row: full precision is not supported"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          where, " holds the magnitudes ", scale, " and ", magnitude, " in row ", row, ", columns ",
+          first, " to ", first + static_cast<int64_t>(values.size()) - 1,
+          ", but where nothing says how to quantise (families D and E) the values of a row, or ",
+          "where the columns are a multiple of ", kTernaryBlockCols,
+          " of so many of them, must be -s, 0 and s: weights in full precision are not supported"));
     }
-    codes[c] = static_cast<uint8_t>(1 + (row[c] > 0 ? 1 : 0) - (row[c] < 0 ? 1 : 0));
+    codes[c] = static_cast<uint8_t>(1 + (value > 0 ? 1 : 0) - (value < 0 ? 1 : 0));
   }
   return scale;
 }
@@ -130,11 +123,7 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
   std::vector<uint8_t> codes(static_cast<size_t>(cols));
   for (int64_t r = 0; r < rows; ++r) {
     ReadFloats(*view, r * cols, row);
-    for (size_t c = 0; c < row.size(); ++c) {
-      // Rounding half to even and clamping to one leaves just these two comparisons.
-      const double x = row[c] * inverse_scale;
-      codes[c] = static_cast<uint8_t>(1 + (x > 0.5 ? 1 : 0) - (x < -0.5 ? 1 : 0));
-    }
+    RoundToTernary(row, inverse_scale, codes);
     w.SetRowCodes(r, codes, 0);
   }
   w.SetTensorScale(1.0 / inverse_scale);
@@ -143,26 +132,29 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
 }
 
 StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder& row_order) {
-  TernaryMatrix w(stored.rows, stored.cols);
-  std::vector<float> row(static_cast<size_t>(stored.cols));
+  // Of the smallest groups that products can have, unless they would not fill the row.
+  const int64_t cols = stored.cols;
+  const int64_t group_size = cols % kTernaryBlockCols == 0 ? kTernaryBlockCols : cols;
+  const int64_t groups = cols / group_size;
+  TernaryMatrix w(stored.rows, cols);
+  std::vector<float> row(static_cast<size_t>(cols));
   std::vector<uint8_t> codes(row.size());
-  std::vector<float> scales(static_cast<size_t>(stored.rows));
+  std::vector<float> scales(static_cast<size_t>(stored.rows * groups));
   for (int64_t r = 0; r < stored.rows; ++r) {
     stored.read_row(r, row);
     const int64_t to = row_order ? row_order(r) : r;
-    STERNA_ASSIGN_OR_RETURN(scales[static_cast<size_t>(to)],
-                            RecoverRow(stored.where, r, row, codes));
+    for (int64_t group = 0; group < groups; ++group) {
+      const auto at = static_cast<size_t>(group * group_size);
+      const auto size = static_cast<size_t>(group_size);
+      STERNA_ASSIGN_OR_RETURN(
+          scales[static_cast<size_t>(to * groups + group)],
+          RecoverGroup(stored.where, r, group * group_size, std::span(row).subspan(at, size),
+                       std::span(codes).subspan(at, size)));
+    }
     w.SetRowCodes(to, codes, 0);
   }
-  const float largest = *std::ranges::max_element(scales);
-  if (largest == 0) return AllZero(stored.where);
-  // A row of zeros has no scale of its own, and any gives the same.
-  std::ranges::replace(scales, 0.0f, largest);
-  if (*std::ranges::min_element(scales) == largest) {
-    w.SetTensorScale(largest);
-  } else {
-    w.SetRowScales(scales);
-  }
+  if (*std::ranges::max_element(scales) == 0) return AllZero(stored.where);
+  SetCoarsestScales(std::move(scales), group_size, w);
   MappedFile::Forget(stored.bytes);
   return w;
 }

@@ -23,9 +23,10 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
 StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name, int64_t rows,
                                    int64_t cols);
 
-// Weights whose every row holds no values but -s, 0 and s, with an s
-// of its own. The scale is the matrix's where all rows have the same, and each row's where not.
-// Rows are put where `row_order` says. InvalidArgument for a row of other values.
+// Weights of any float type that are -s, 0 and s, with an s for the tensor, for each row or, where
+// the columns are a multiple of 64, for groups of them: codes and the coarsest scales that say the
+// same (scale_groups.h), exactly. Rows are put where `row_order` says. InvalidArgument where the
+// values are others.
 StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder& row_order = {});
 
 // One positive scale, of shape [1] or [].

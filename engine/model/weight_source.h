@@ -59,7 +59,11 @@ class WeightSource {
   virtual StatusOr<std::vector<float>> Vector(const std::string& name, int64_t size) = 0;
   // The weights [rows, cols] of the linear `name`, with their scales.
   virtual StatusOr<TernaryMatrix> Ternary(const std::string& name, int64_t rows, int64_t cols) = 0;
-  // An embedding or a head; `name` is the whole tensor's.
+  // An embedding or a head whose values are ternary; an empty matrix where they are others. `name`
+  // is the whole tensor's.
+  virtual StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
+                                               int64_t cols) = 0;
+  // An embedding or a head of numbers of any kind.
   virtual StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
 
   // What no reading would notice: that a tensor is there which contradicts the config. After

@@ -10,21 +10,30 @@
 namespace sterna {
 namespace {
 
+template <typename F>
+Status PlaceDense(Ops<F>& ops, DenseMatrix& matrix, std::vector<DeviceMemory>& memory) {
+  if (matrix.rows == 0) return absl::OkStatus();
+  STERNA_ASSIGN_OR_RETURN(PlacedDense placed, ops.Place(matrix));
+  matrix = placed.view;
+  if (!placed.memory.empty()) memory.push_back(std::move(placed.memory));
+  return absl::OkStatus();
+}
+
 // Both, once where they are one matrix.
 template <typename F>
 Status PlaceEmbeddingAndHead(Ops<F>& ops, ModelWeights& weights) {
-  const bool one = weights.head.data == weights.embedding.data;
-  STERNA_ASSIGN_OR_RETURN(PlacedDense embedding, ops.Place(weights.embedding));
-  weights.embedding = embedding.view;
-  if (one) {
-    weights.head = embedding.view;
-  } else {
-    STERNA_ASSIGN_OR_RETURN(PlacedDense head, ops.Place(weights.head));
-    weights.head = head.view;
-    if (!head.memory.empty()) weights.device_memory.push_back(std::move(head.memory));
+  for (TernaryMatrix* matrix : {&weights.ternary_embedding, &weights.untied_ternary_head}) {
+    if (matrix->empty()) continue;
+    STERNA_ASSIGN_OR_RETURN(*matrix, ops.Place(std::move(*matrix)));
   }
-  if (embedding.memory.empty()) return absl::OkStatus();
-  weights.device_memory.push_back(std::move(embedding.memory));
+  const bool one = weights.head.data == weights.embedding.data;
+  STERNA_RETURN_IF_ERROR(PlaceDense(ops, weights.embedding, weights.device_memory));
+  if (one) {
+    weights.head = weights.embedding;
+  } else {
+    STERNA_RETURN_IF_ERROR(PlaceDense(ops, weights.head, weights.device_memory));
+  }
+  if (weights.device_memory.empty()) return absl::OkStatus();
   STERNA_CHECK(weights.shortlist.empty());  // it would go with the buffers
   weights.buffers.clear();
   weights.mapped_files.clear();
@@ -165,6 +174,16 @@ Status AddShortlist(const HeadOptions& head, ThreadPool& pool, ModelWeights& wei
   return absl::OkStatus();
 }
 
+Status CheckTernaryHead(const HeadOptions& head) {
+  if (head.type == HeadType::kAsStored && head.shortlist != ShortlistUse::kOn) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      head.type == HeadType::kInt8 ? "int8" : "a shortlist",
+      " is of no use to this model's output head: it is ternary, and its bytes are fewer already; "
+      "keep it as the checkpoint has it, without a shortlist"));
+}
+
 template <typename F>
 Status PlaceWeights(Ops<F>& ops, ModelWeights& weights) {
   STERNA_RETURN_IF_ERROR(Annotate(PlaceEmbeddingAndHead(ops, weights), "embedding and head"));
@@ -180,8 +199,9 @@ template Status PlaceWeights(Ops<float>& ops, ModelWeights& weights);
 template Status PlaceWeights(Ops<double>& ops, ModelWeights& weights);
 
 int64_t ModelWeights::num_parameters() const {
-  int64_t parameters =
-      embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) + final_norm.size();
+  int64_t parameters = embedding.rows * embedding.cols + (tied ? 0 : head.rows * head.cols) +
+                       ternary_embedding.rows() * ternary_embedding.cols() +
+                       untied_ternary_head.rows() * untied_ternary_head.cols() + final_norm.size();
   for (const LayerWeights& layer : layers) {
     parameters += layer.input_norm.size() + layer.q_norm.size() + layer.k_norm.size() +
                   layer.attn_sub_norm.size() + layer.post_attention_norm.size() +
@@ -194,15 +214,21 @@ int64_t ModelWeights::num_parameters() const {
   return parameters;
 }
 
+int64_t ModelWeights::head_bytes() const {
+  return ternary_head() != nullptr ? ternary_head()->bytes() : head.bytes();
+}
+
+std::string_view ModelWeights::head_dtype() const {
+  return ternary_head() != nullptr ? "ternary" : DenseTypeName(head.type);
+}
+
 int64_t ModelWeights::ternary_bytes() const {
   int64_t bytes = 0;
+  for (const TernaryMatrix* matrix : {&ternary_embedding, &untied_ternary_head}) {
+    if (!matrix->empty()) bytes += matrix->bytes();
+  }
   for (const LayerWeights& layer : layers) {
-    for (const TernaryLinearWeights* linear : layer.linears()) {
-      const bool one_scale = linear->w.granularity() == ScaleGranularity::kTensor;
-      bytes += linear->w.packed_bytes();
-      bytes += one_scale ? static_cast<int64_t>(sizeof(double))
-                         : static_cast<int64_t>(linear->w.scales().size_bytes());
-    }
+    for (const TernaryLinearWeights* linear : layer.linears()) bytes += linear->w.bytes();
   }
   return bytes;
 }
@@ -212,7 +238,11 @@ int64_t ModelWeights::dense_bytes() const {
 }
 
 int64_t ModelWeights::step_bytes(int64_t sequences) const {
-  return ternary_bytes() + (shortlist.empty() ? head.bytes() : shortlist.bytes_read(sequences));
+  int64_t bytes = shortlist.empty() ? head_bytes() : shortlist.bytes_read(sequences);
+  for (const LayerWeights& layer : layers) {
+    for (const TernaryLinearWeights* linear : layer.linears()) bytes += linear->w.bytes();
+  }
+  return bytes;
 }
 
 }  // namespace sterna

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <functional>
 #include <span>
+#include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/aligned_buffer.h"
@@ -44,21 +46,33 @@ struct LayerWeights {
 };
 
 struct ModelWeights {
-  DenseMatrix embedding;  // [vocab, hidden]
+  // Of embedding and head each, the dense matrix or the ternary one is there, and the other empty.
+  DenseMatrix embedding;            // [vocab, hidden]
+  TernaryMatrix ternary_embedding;  // the same
   std::vector<LayerWeights> layers;
-  WeightVector final_norm;   // [hidden]
-  DenseMatrix head;          // [vocab, hidden], as DenseLinear takes it
-  DenseShortlist shortlist;  // of the head, or empty
-  bool tied = false;         // head and embedding are one matrix, if not always in one form
+  WeightVector final_norm;            // [hidden]
+  DenseMatrix head;                   // [vocab, hidden], as DenseLinear takes it
+  TernaryMatrix untied_ternary_head;  // the same; of a tied model ternary_embedding is it
+  DenseShortlist shortlist;           // of the dense head, or empty
+  bool tied = false;  // head and embedding are one matrix, if not always in one form
 
   // What the dense matrices point into: of the host, or when they are placed of the device.
   std::vector<MappedFile> mapped_files;
   std::vector<AlignedBuffer<uint8_t>> buffers;
   std::vector<DeviceMemory> device_memory;
 
+  // The head where it is ternary, else null.
+  const TernaryMatrix* ternary_head() const {
+    if (tied && !ternary_embedding.empty()) return &ternary_embedding;
+    return untied_ternary_head.empty() ? nullptr : &untied_ternary_head;
+  }
+  int64_t head_bytes() const;
+  // "ternary", or the DenseTypeName.
+  std::string_view head_dtype() const;
+
   int64_t num_parameters() const;  // every weight, norm, bias, embedding and head, once when tied
   int64_t ternary_bytes() const;   // packed ternary weights with their scales
-  // Embedding and head, once where they are the same memory, and the head's shortlist.
+  // Dense embedding and head, once where they are the same memory, and the head's shortlist.
   int64_t dense_bytes() const;
   // What a step with one greedy token for each of its sequences reads of the weights, at the least.
   int64_t step_bytes(int64_t sequences) const;
@@ -79,6 +93,9 @@ struct HeadOptions {
   // if the head has kShortlistFromBytes or more.
   ShortlistUse shortlist = ShortlistUse::kOff;
 };
+
+// InvalidArgument where `head` asks for what is for dense heads alone, though the head is ternary.
+Status CheckTernaryHead(const HeadOptions& head);
 
 // A head that fits caches gains nothing from fewer bytes.
 inline constexpr int64_t kShortlistFromBytes = 64 << 20;
@@ -133,10 +150,10 @@ struct LoadOptions {
   LoadProgress progress;                   // may be empty
 };
 
-// Loads the weights of families A, A', B, C or D: a Hugging Face directory's model.safetensors or
-// its shards, or GGUF files; all are memory-mapped. Every tensor the config implies must be there
-// with its exact shape and a type it can have, and no weight may hold code 3. Sub-norms must be
-// there where the config implies them and nowhere else; config and tensors that disagree are
+// Loads the weights of families A, A', B, C, D or E: a Hugging Face directory's model.safetensors
+// or its shards, or GGUF files; all are memory-mapped. Every tensor the config implies must be
+// there with its exact shape and a type it can have, and no weight may hold code 3. Sub-norms must
+// be there where the config implies them and nowhere else; config and tensors that disagree are
 // refused with both named. Errors: NotFound, InvalidArgument, DataLoss (corrupt file), each naming
 // file and tensor.
 StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& options = {});
@@ -144,7 +161,8 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
 StatusOr<Checkpoint> LoadCheckpoint(const std::string& model, const LoadOptions& options = {});
 
 // Weights of the config's shapes with uniform random ternary values, for benchmarks and tests of
-// shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says.
+// shapes nobody has a checkpoint of. Deterministic in `seed`. Sub-norms as `sub_norms` says. Of
+// family E embedding and head are ternary too, and `head` must pass CheckTernaryHead.
 ModelWeights MakeRandomWeights(const ModelConfig& config, uint64_t seed, bool sub_norms,
                                const HeadOptions& head = {});
 

@@ -46,8 +46,9 @@ StepBatch BuildStepBatch(const StepPlan& plan) {
       batch.slots.push_back(sequence.blocks().Slot(position));
       batch.sequence.push_back(static_cast<int32_t>(s));
     }
-    if (end == sequence.num_tokens()) {
-      batch.logit_rows.push_back(static_cast<int32_t>(batch.num_tokens() - 1));
+    const int64_t num_logits = sequence.NumLogits(plan.work[s].num_tokens);
+    for (int64_t row = batch.num_tokens() - num_logits; row < batch.num_tokens(); ++row) {
+      batch.logit_rows.push_back(static_cast<int32_t>(row));
     }
   }
   return batch;
@@ -56,7 +57,8 @@ StepBatch BuildStepBatch(const StepPlan& plan) {
 Scheduler::Scheduler(const SchedulerOptions& options, BlockPool* pool)
     : options_(options), pool_(pool) {
   STERNA_CHECK(options.max_step_tokens >= 1 && options.max_step_prompt_tokens >= 1 &&
-               options.max_chunk_tokens >= 1 && options.max_sequences >= 1);
+               options.max_chunk_tokens >= 1 && options.max_sequences >= 1 &&
+               options.max_scored_tokens >= 1);
 }
 
 void Scheduler::Add(Sequence* sequence) {
@@ -72,39 +74,45 @@ void Scheduler::Remove(Sequence* sequence) {
 
 StepPlan Scheduler::Plan() {
   StepPlan plan;
-  int64_t budget = options_.max_step_tokens;
+  Budget budget = {.tokens = options_.max_step_tokens, .scores = options_.max_scored_tokens};
   PlanDecodes(plan, budget);
-  budget = std::min(budget, options_.max_step_prompt_tokens);
+  budget.tokens = std::min(budget.tokens, options_.max_step_prompt_tokens);
   PlanChunks(plan, budget);
   // Blocks that a preemption has freed belong to the older sequences that needed them.
   if (plan.preempted.empty()) Admit(plan, budget);
   return plan;
 }
 
-void Scheduler::PlanDecodes(StepPlan& plan, int64_t& budget) {
+void Scheduler::PlanDecodes(StepPlan& plan, Budget& budget) {
   // By index: preemption shortens running_, always behind the sequence it makes room for.
-  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+  for (size_t i = 0; i < running_.size() && budget.tokens > 0; ++i) {
     Sequence* sequence = running_[i];
     if (sequence->num_to_compute() != 1) continue;
     if (!ReserveOrPreempt(sequence, plan)) break;
     plan.work.push_back({sequence, 1});
-    --budget;
+    --budget.tokens;
   }
 }
 
-void Scheduler::PlanChunks(StepPlan& plan, int64_t& budget) {
+void Scheduler::PlanChunk(Sequence* sequence, StepPlan& plan, Budget& budget) {
+  const int64_t chunk =
+      std::min({options_.max_chunk_tokens, budget.tokens, sequence->MostTokensFor(budget.scores)});
+  if (chunk == 0) return;
+  plan.work.push_back({sequence, chunk});
+  budget.tokens -= chunk;
+  budget.scores -= sequence->NumScores(chunk);
+}
+
+void Scheduler::PlanChunks(StepPlan& plan, Budget& budget) {
   for (Sequence* sequence : running_) {
-    if (budget == 0) return;
-    if (sequence->num_to_compute() <= 1) continue;
-    const int64_t chunk = std::min({sequence->num_to_compute(), options_.max_chunk_tokens, budget});
-    plan.work.push_back({sequence, chunk});
-    budget -= chunk;
+    if (sequence->num_to_compute() > 1) PlanChunk(sequence, plan, budget);
   }
 }
 
-void Scheduler::Admit(StepPlan& plan, int64_t& budget) {
-  while (budget > 0 && !waiting_.empty() && num_running() < options_.max_sequences) {
+void Scheduler::Admit(StepPlan& plan, Budget& budget) {
+  while (budget.tokens > 0 && !waiting_.empty() && num_running() < options_.max_sequences) {
     Sequence* sequence = waiting_.front();
+    if (sequence->MostTokensFor(budget.scores) == 0) return;
     // One block to spare for whoever runs already, or the newcomer would soon be preempted again.
     const int64_t spare = running_.empty() ? 0 : 1;
     if (BlockTable::BlocksFor(sequence->num_tokens()) + spare > pool_->num_free()) return;
@@ -112,10 +120,8 @@ void Scheduler::Admit(StepPlan& plan, int64_t& budget) {
     waiting_.erase(waiting_.begin());
     sequence->Start();
     InsertInOrder(running_, sequence);
-    const int64_t chunk = std::min({sequence->num_to_compute(), options_.max_chunk_tokens, budget});
-    plan.work.push_back({sequence, chunk});
+    PlanChunk(sequence, plan, budget);
     plan.admitted.push_back(sequence);
-    budget -= chunk;
   }
 }
 

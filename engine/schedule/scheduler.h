@@ -1,7 +1,8 @@
 // Decides what runs next: a deterministic function of the sequences and the free blocks. It has no
 // clock, device or I/O of its own.
 //
-// Policy. Order is priority (higher first), then arrival. Every step has a token budget. Running
+// Policy. Order is priority (higher first), then arrival. Every step has a token budget, and
+// one for the tokens of prompts that are scored, each of which takes a row of logits. Running
 // sequences that decode (one token to compute) come first, so that prompts never starve them; then,
 // within a budget of their own, running prompts in chunks; then waiting sequences are admitted, in
 // order and without overtaking, while the budgets, the sequence limit and the free blocks for all
@@ -29,6 +30,7 @@ struct SchedulerOptions {
   int64_t max_step_prompt_tokens;  // >= 1: of all that do more than decode, in one step
   int64_t max_chunk_tokens;        // >= 1: of one sequence in one step
   int64_t max_sequences;           // >= 1: running at once
+  int64_t max_scored_tokens = 1;   // >= 1: of prompts that are scored, in one step
 };
 
 struct ScheduledSequence {
@@ -44,8 +46,8 @@ struct StepPlan {
   int64_t num_tokens() const;
 };
 
-// The arrays of one forward pass that carries out `plan`. A sequence whose tokens will all be
-// computed asks for the logits of its last one.
+// The arrays of one forward pass that carries out `plan`. Rows of logits are in the order of
+// plan.work, those of one sequence (Sequence::NumLogits) in the order of its tokens.
 StepBatch BuildStepBatch(const StepPlan& plan);
 
 class Scheduler {
@@ -67,9 +69,16 @@ class Scheduler {
   Status CheckIntegrity() const;
 
  private:
-  void PlanDecodes(StepPlan& plan, int64_t& budget);
-  void PlanChunks(StepPlan& plan, int64_t& budget);
-  void Admit(StepPlan& plan, int64_t& budget);
+  // What a step may still take.
+  struct Budget {
+    int64_t tokens;
+    int64_t scores;
+  };
+  void PlanDecodes(StepPlan& plan, Budget& budget);
+  void PlanChunks(StepPlan& plan, Budget& budget);
+  void Admit(StepPlan& plan, Budget& budget);
+  // The next chunk of `sequence`, of no tokens where the budget is spent.
+  void PlanChunk(Sequence* sequence, StepPlan& plan, Budget& budget);
   // Makes room for all tokens of `sequence`, preempting from the end of the order as needed. False
   // when `sequence` itself was preempted, or is to wait for a sequence that is about to end.
   bool ReserveOrPreempt(Sequence* sequence, StepPlan& plan);

@@ -7,6 +7,7 @@
 #define STERNA_ENGINE_SCHEDULE_SEQUENCE_H_
 
 #include <cstdint>
+#include <limits>
 #include <vector>
 
 #include "engine/cache/block_table.h"
@@ -21,8 +22,13 @@ enum class SequenceState {
 
 class Sequence {
  public:
+  static constexpr int64_t kScoresNone = std::numeric_limits<int64_t>::max();
+
   // `order` is unique and rises with arrival: the tie-breaker of every scheduling decision.
-  Sequence(std::vector<int32_t> prompt, int32_t priority, uint64_t order, BlockPool* pool);
+  // `first_scored`, 1 or more: of the prompt's tokens from this position on is wanted how likely
+  // each is, given those before it.
+  Sequence(std::vector<int32_t> prompt, int32_t priority, uint64_t order, BlockPool* pool,
+           int64_t first_scored = kScoresNone);
   virtual ~Sequence() = default;
 
   SequenceState state() const { return state_; }
@@ -37,6 +43,14 @@ class Sequence {
   int64_t num_to_compute() const { return num_tokens() - num_computed_; }
   // Most tokens that were ever computed: recomputation is what lies below it.
   int64_t high_water() const { return high_water_; }
+  // Logits are wanted once of a token: of each that another is drawn after, and of each that one of
+  // the prompt follows which is scored. What is recomputed gives none again.
+  // Of the next `num_tokens` to be computed, the last so many.
+  int64_t NumLogits(int64_t num_tokens) const;
+  // Of these, those that score the prompt.
+  int64_t NumScores(int64_t num_tokens) const;
+  // The most tokens to compute next that score at most `num_scores` of the prompt.
+  int64_t MostTokensFor(int64_t num_scores) const;
   BlockTable& blocks() { return blocks_; }
   const BlockTable& blocks() const { return blocks_; }
 
@@ -61,6 +75,7 @@ class Sequence {
   uint64_t order_;
   int64_t num_computed_ = 0;
   int64_t high_water_ = 0;
+  int64_t next_logits_;  // position of the first whose logits have not been asked for
   SequenceState state_ = SequenceState::kWaiting;
   BlockTable blocks_;
 };

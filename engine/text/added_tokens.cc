@@ -9,14 +9,6 @@
 namespace sterna {
 namespace {
 
-// Where the character that ends before `pos` begins; needs pos > 0 and valid UTF-8.
-size_t PreviousCharacter(std::string_view text, size_t pos) {
-  do {
-    --pos;
-  } while ((static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80);
-  return pos;
-}
-
 bool StandsAlone(std::string_view text, size_t begin, size_t end) {
   if (begin > 0 && IsUnicodeWord(ReadUtf8(text, PreviousCharacter(text, begin)).code_point)) {
     return false;

@@ -26,7 +26,7 @@ StatusOr<std::unique_ptr<Tokenizer>> BpeTokenizer::Create(const std::string& pat
   std::unique_ptr<BpeTokenizer> result(
       new BpeTokenizer(std::move(vocabulary), json, config, std::move(pre_tokenizer)));
   STERNA_RETURN_IF_ERROR(result->ReadMerges(path, json));
-  STERNA_RETURN_IF_ERROR(result->ReadByteTokens(path));
+  STERNA_RETURN_IF_ERROR(result->ReadByteTokens(path, json));
   return result;
 }
 
@@ -49,8 +49,9 @@ Status BpeTokenizer::ReadMerges(const std::string& path, const TokenizerJson& js
     for (size_t k = 0; k < tokens.size(); ++k) {
       const std::optional<int32_t> id = vocabulary().FindInModel(*tokens[k]);
       if (!id) {
-        return absl::InvalidArgumentError(absl::StrCat(path, ": model.merges[", i, "] names \"",
-                                                       *tokens[k], "\", which model.vocab lacks"));
+        return absl::InvalidArgumentError(absl::StrCat(path, ": ", json.merges_name, "[", i,
+                                                       "] names \"", *tokens[k], "\", which ",
+                                                       json.vocab_name, " lacks"));
       }
       ids[k] = *id;
     }
@@ -59,7 +60,7 @@ Status BpeTokenizer::ReadMerges(const std::string& path, const TokenizerJson& js
   return absl::OkStatus();
 }
 
-Status BpeTokenizer::ReadByteTokens(const std::string& path) {
+Status BpeTokenizer::ReadByteTokens(const std::string& path, const TokenizerJson& json) {
   for (int byte = 0; byte < 256; ++byte) {
     std::string character;
     AppendUtf8(ByteLevelCharacter(static_cast<uint8_t>(byte)), &character);
@@ -67,8 +68,8 @@ Status BpeTokenizer::ReadByteTokens(const std::string& path) {
     if (id) {
       byte_tokens_[byte] = *id;
     } else if (!NeverInUtf8(byte)) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": model.vocab lacks \"", character,
-                                                     "\", the token of byte ", byte,
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", json.vocab_name, " lacks \"",
+                                                     character, "\", the token of byte ", byte,
                                                      "; byte-level BPE needs one for every byte"));
     }
   }

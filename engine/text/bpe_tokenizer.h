@@ -25,6 +25,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
                                                      const TokenizerJson& json,
                                                      const TokenizerConfig& config);
 
+  std::string_view kind() const override { return "byte-level BPE"; }
   bool StripsLeadingSpace() const override { return false; }
 
  private:
@@ -32,7 +33,7 @@ class BpeTokenizer final : public VocabularyTokenizer {
                PreTokenizer pre_tokenizer);
 
   Status ReadMerges(const std::string& path, const TokenizerJson& json);
-  Status ReadByteTokens(const std::string& path);
+  Status ReadByteTokens(const std::string& path, const TokenizerJson& json);
   Status EncodeSegment(std::string_view segment, bool parse_special, bool at_start,
                        std::vector<int32_t>* ids) const override;
   Status EncodeNormalized(std::string_view text, std::vector<int32_t>* ids) const;

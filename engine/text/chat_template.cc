@@ -57,6 +57,7 @@ StatusOr<Value> ParseOptionalList(const std::string& what, const std::string& js
 
 struct ChatTemplate::Impl {
   jinja::Body body;
+  std::string source;
   std::string bos_token, eos_token;
 };
 
@@ -73,10 +74,13 @@ StatusOr<ChatTemplate> ChatTemplate::Compile(std::string_view source, std::strin
   }
   auto impl = std::make_unique<Impl>();
   STERNA_ASSIGN_OR_RETURN(impl->body, jinja::Parse(source));
+  impl->source = source;
   impl->bos_token = std::move(bos_token);
   impl->eos_token = std::move(eos_token);
   return ChatTemplate(std::move(impl));
 }
+
+const std::string& ChatTemplate::source() const { return impl_->source; }
 
 StatusOr<std::string> ChatTemplate::Render(const ChatTemplateInput& input) const {
   std::vector<std::pair<std::string, Value>> variables;
@@ -96,27 +100,36 @@ StatusOr<std::string> ChatTemplate::Render(const ChatTemplateInput& input) const
   return jinja::Run(impl_->body, std::move(variables), input.now_unix_seconds);
 }
 
-StatusOr<ChatTemplate> LoadChatTemplate(const std::string& model_dir) {
+StatusOr<ChatTemplateSource> ReadChatTemplate(const std::string& model_dir) {
   const std::string config_path = model_dir + "/tokenizer_config.json";
   const std::string template_path = model_dir + "/chat_template.jinja";
   TokenizerConfig config;
   if (std::filesystem::exists(config_path)) {
     STERNA_ASSIGN_OR_RETURN(config, ReadTokenizerConfig(config_path));
   }
-  std::string source = config.chat_template.value_or("");
-  std::string path = config_path;
+  ChatTemplateSource source{config_path, config.chat_template.value_or(""), config.bos_token,
+                            config.eos_token};
   if (std::filesystem::exists(template_path)) {
-    STERNA_ASSIGN_OR_RETURN(source, ReadTextFile(template_path));
-    path = template_path;
+    STERNA_ASSIGN_OR_RETURN(source.text, ReadTextFile(template_path));
+    source.where = template_path;
   } else if (!config.chat_template) {
     return absl::NotFoundError(absl::StrCat(model_dir, " has no chat template: neither ",
                                             "chat_template.jinja nor chat_template in ",
                                             "tokenizer_config.json"));
   }
-  StatusOr<ChatTemplate> result = ChatTemplate::Compile(source, config.bos_token, config.eos_token);
+  return source;
+}
+
+StatusOr<ChatTemplate> CompileChatTemplate(const ChatTemplateSource& source) {
+  StatusOr<ChatTemplate> result =
+      ChatTemplate::Compile(source.text, source.bos_token, source.eos_token);
   if (result.ok()) return result;
-  return Status(result.status().code(),
-                absl::StrCat(path, ": ", std::string(result.status().message())));
+  return Annotate(result.status(), source.where);
+}
+
+StatusOr<ChatTemplate> LoadChatTemplate(const std::string& model_dir) {
+  STERNA_ASSIGN_OR_RETURN(const ChatTemplateSource source, ReadChatTemplate(model_dir));
+  return CompileChatTemplate(source);
 }
 
 }  // namespace sterna

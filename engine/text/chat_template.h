@@ -38,6 +38,9 @@ class ChatTemplate {
   ChatTemplate& operator=(ChatTemplate&&) noexcept;
   ~ChatTemplate();
 
+  // The text it was compiled from.
+  const std::string& source() const;
+
   // InvalidArgument with the template's own message when it calls raise_exception, or with the line
   // of a construct that fails (an undefined attribute called, ...). Bounded in output size and
   // steps, so that no template or message makes it run for ever.
@@ -49,9 +52,22 @@ class ChatTemplate {
   std::unique_ptr<Impl> impl_;
 };
 
+// A template as a checkpoint has it, not yet compiled.
+struct ChatTemplateSource {
+  std::string where;  // file, and key where there is one, for messages
+  std::string text;
+  std::string bos_token, eos_token;
+};
+
 // The template of a Hugging Face directory: chat_template.jinja, else chat_template in
 // tokenizer_config.json (a string, or a list of named ones of which "default" is taken). NotFound
 // when the checkpoint has none.
+StatusOr<ChatTemplateSource> ReadChatTemplate(const std::string& model_dir);
+
+// Compile, with errors that begin with `where`.
+StatusOr<ChatTemplate> CompileChatTemplate(const ChatTemplateSource& source);
+
+// Both of them.
 StatusOr<ChatTemplate> LoadChatTemplate(const std::string& model_dir);
 
 }  // namespace sterna

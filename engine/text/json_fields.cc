@@ -3,9 +3,14 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
-#include "base/mapped_file.h"
+#include "engine/model/json_text.h"
 
 namespace sterna {
+namespace {
+
+constexpr int64_t kMaxFileBytes = 256 << 20;
+
+}  // namespace
 
 Status FieldError(const std::string& path, const std::string& field, const Json& value,
                   const std::string& wanted) {
@@ -22,10 +27,9 @@ Status FieldError(const std::string& path, const std::string& field, const Json&
 }
 
 StatusOr<Json> ReadJsonObject(const std::string& path) {
-  STERNA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
-  const auto bytes = file.bytes();
+  STERNA_ASSIGN_OR_RETURN(const std::string text, ReadJsonText(path, kMaxFileBytes));
   try {
-    Json json = Json::parse(bytes.begin(), bytes.end());
+    Json json = Json::parse(text);
     if (json.is_object()) return json;
     return FieldError(path, "the top level", json, "it must be a JSON object");
   } catch (const Json::exception& error) {

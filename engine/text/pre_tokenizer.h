@@ -15,6 +15,14 @@
 
 namespace sterna {
 
+// Regular expressions that files name and do not spell out.
+// How GPT-2 cuts text into words.
+inline constexpr char kGpt2WordsRegex[] =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+// A digit and a mark of punctuation, as Hugging Face's Digits and Punctuation define them.
+inline constexpr char kNumberRegex[] = R"(\p{N})";
+inline constexpr char kPunctuationRegex[] = R"([\p{P}!-/:-@\[-`{-~])";
+
 // One step, applied to every word that the steps before it made.
 struct PreTokenizerStep {
   enum Kind {
@@ -26,6 +34,8 @@ struct PreTokenizerStep {
   std::string regex;
   bool keep_matches = true;  // false: matches are dropped
   bool keep_gaps = true;     // false: what lies between matches is dropped
+
+  bool operator==(const PreTokenizerStep&) const = default;
 };
 
 class PreTokenizer {

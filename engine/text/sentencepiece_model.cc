@@ -2,6 +2,7 @@
 
 #include <sentencepiece_processor.h>
 
+#include <exception>
 #include <utility>
 
 namespace sterna {
@@ -16,9 +17,14 @@ SentencePieceModel::~SentencePieceModel() = default;
 std::unique_ptr<SentencePieceModel> SentencePieceModel::Load(std::string_view serialized,
                                                              std::string* error) {
   auto impl = std::make_unique<Impl>();
-  const auto status = impl->processor.LoadFromSerializedProto(serialized);
-  if (!status.ok()) {
-    *error = status.error_message();
+  try {
+    const auto status = impl->processor.LoadFromSerializedProto(serialized);
+    if (!status.ok()) {
+      *error = status.error_message();
+      return nullptr;
+    }
+  } catch (const std::exception& exception) {  // of a piece that its index cannot hold
+    *error = exception.what();
     return nullptr;
   }
   return std::unique_ptr<SentencePieceModel>(new SentencePieceModel(std::move(impl)));

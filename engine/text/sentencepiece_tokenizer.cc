@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "base/mapped_file.h"
 #include "engine/text/sentencepiece_model.h"
+#include "engine/text/sentencepiece_proto.h"
 #include "engine/text/vocabulary_tokenizer.h"
 
 namespace sterna {
@@ -31,11 +31,14 @@ std::string WithNormalizer(std::string_view model, std::string_view fields) {
 
 StatusOr<std::unique_ptr<SentencePieceModel>> LoadModel(const std::string& path,
                                                         const std::string& serialized) {
+  const std::string invalid = absl::StrCat(path, " is not a valid SentencePiece model");
+  StatusOr<SentencePieceProto> proto = ParseSentencePiece(serialized);
+  if (!proto.ok()) return Annotate(proto.status(), invalid);
+  STERNA_RETURN_IF_ERROR(Annotate(CheckCharsmap(proto->charsmap), invalid));
   std::string error;
   std::unique_ptr<SentencePieceModel> model = SentencePieceModel::Load(serialized, &error);
   if (model != nullptr) return model;
-  return absl::InvalidArgumentError(
-      absl::StrCat(path, " is not a valid SentencePiece model: ", error));
+  return absl::InvalidArgumentError(absl::StrCat(invalid, ": ", error));
 }
 
 // What a tokenizer.json for this model would say.
@@ -54,11 +57,12 @@ TokenizerJson DescribeModel(const SentencePieceModel& model, const TokenizerConf
 
 // Control tokens and <unk> are special whether or not the JSON files say so.
 void AddControlTokens(const SentencePieceModel& model, TokenizerJson* json) {
+  std::vector<bool> known(static_cast<size_t>(model.size()));
+  for (const AddedToken& token : json->added_tokens) {
+    if (token.id >= 0 && token.id < model.size()) known[token.id] = true;
+  }
   for (int id = 0; id < model.size(); ++id) {
-    if (!model.IsControlOrUnknown(id)) continue;
-    bool known = false;
-    for (const AddedToken& token : json->added_tokens) known |= token.id == id;
-    if (known) continue;
+    if (!model.IsControlOrUnknown(id) || known[id]) continue;
     AddedToken token;
     token.id = id;
     token.content = model.Piece(id);
@@ -102,6 +106,7 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
     }
   }
 
+  std::string_view kind() const override { return "SentencePiece"; }
   bool StripsLeadingSpace() const override { return dummy_prefix_ != DummyPrefix::kNever; }
 
  private:
@@ -143,12 +148,10 @@ class SentencePieceTokenizer final : public VocabularyTokenizer {
 
 }  // namespace
 
-StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& model_path,
+StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& source,
+                                                                  std::string_view model,
                                                                   const TokenizerJson* json,
                                                                   const TokenizerConfig& config) {
-  STERNA_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(model_path));
-  const std::string_view model(reinterpret_cast<const char*>(file.bytes().data()),
-                               file.bytes().size());
   std::string normalizer;
   if (json != nullptr) {
     if (!json->uses_charsmap) normalizer += kNoCharsmap;
@@ -157,16 +160,16 @@ StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::str
   std::string prefixing_normalizer = normalizer;
   if (json != nullptr) prefixing_normalizer += kAddDummyPrefix;
   STERNA_ASSIGN_OR_RETURN(auto prefixing,
-                          LoadModel(model_path, WithNormalizer(model, prefixing_normalizer)));
+                          LoadModel(source, WithNormalizer(model, prefixing_normalizer)));
   normalizer += kNoDummyPrefix;
-  STERNA_ASSIGN_OR_RETURN(auto plain, LoadModel(model_path, WithNormalizer(model, normalizer)));
+  STERNA_ASSIGN_OR_RETURN(auto plain, LoadModel(source, WithNormalizer(model, normalizer)));
 
   TokenizerJson description = json != nullptr ? *json : DescribeModel(*plain, config);
   ApplyTokenizerConfig(config, &description);
   AddControlTokens(*plain, &description);
   for (AddedToken& token : description.added_tokens) token.normalized = false;
-  STERNA_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(model_path, description));
-  STERNA_RETURN_IF_ERROR(CheckAgreement(model_path, *plain, vocabulary));
+  STERNA_ASSIGN_OR_RETURN(Vocabulary vocabulary, Vocabulary::Create(source, description));
+  STERNA_RETURN_IF_ERROR(CheckAgreement(source, *plain, vocabulary));
   return std::make_unique<SentencePieceTokenizer>(std::move(vocabulary), description, config,
                                                   std::move(prefixing), std::move(plain));
 }

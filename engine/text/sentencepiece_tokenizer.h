@@ -5,6 +5,7 @@
 
 #include <memory>
 #include <string>
+#include <string_view>
 
 #include "base/status.h"
 #include "engine/text/tokenizer.h"
@@ -12,10 +13,12 @@
 
 namespace sterna {
 
-// `model_path`: tokenizer.model. `json`: what tokenizer.json says, null when there is none: then
-// the model's own normalisation and control tokens count, and a BOS goes in front unless `config`
-// says otherwise. InvalidArgument when a file is corrupt or the two disagree.
-StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& model_path,
+// `model`: the bytes of a tokenizer.model, and `source` what messages call them. `json`: what
+// tokenizer.json says, null when there is none: then the model's own normalisation and control
+// tokens count, and a BOS goes in front unless `config` says otherwise. InvalidArgument when the
+// model is corrupt or the two disagree.
+StatusOr<std::unique_ptr<Tokenizer>> CreateSentencePieceTokenizer(const std::string& source,
+                                                                  std::string_view model,
                                                                   const TokenizerJson* json,
                                                                   const TokenizerConfig& config);
 

@@ -21,6 +21,9 @@ class Tokenizer {
  public:
   virtual ~Tokenizer() = default;
 
+  // For people: how text becomes tokens.
+  virtual std::string_view kind() const = 0;
+
   // Ids of `text`. With `parse_special`, spellings of special tokens ("<|eot_id|>") become those
   // tokens; without, they are ordinary text. `add_special` adds what the checkpoint's own
   // post-processing adds (usually BOS in front). InvalidArgument with the byte offset when `text`
@@ -51,6 +54,10 @@ class Tokenizer {
 // tokenizer.model (SentencePiece) with the rules of the tokenizer.json beside it, if any; and
 // tokenizer_config.json. NotFound when neither is there; other errors name the file and the field.
 StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir);
+
+struct TokenizerFiles;  // tokenizer_files.h
+// The tokenizer that these files describe. Errors name the file and the field.
+StatusOr<std::unique_ptr<Tokenizer>> CreateTokenizer(const TokenizerFiles& files);
 
 // The whole text of `ids`, invalid UTF-8 replaced by U+FFFD: what Detokenize answers.
 std::string Decode(const Tokenizer& tokenizer, std::span<const int32_t> ids);

@@ -28,6 +28,7 @@ enum class DummyPrefix {
 // tokenizer.json
 struct TokenizerJson {
   std::vector<std::pair<std::string, int32_t>> vocab;  // spelling, id
+  std::string vocab_name = "model.vocab";              // what messages call it
   std::vector<AddedToken> added_tokens;
   // What the post-processor puts around a text.
   std::vector<int32_t> prefix_ids, suffix_ids;
@@ -39,7 +40,8 @@ struct TokenizerJson {
   bool nfc = false;
   std::vector<PreTokenizerStep> pre_tokenizer;
   std::vector<std::pair<std::string, std::string>> merges;
-  bool ignore_merges = false;  // a word that is a token stays whole
+  std::string merges_name = "model.merges";  // what messages call them
+  bool ignore_merges = false;                // a word that is a token stays whole
 
   DummyPrefix dummy_prefix = DummyPrefix::kNever;
   // Whether the prefix is left out before a text that begins with a space.
@@ -58,6 +60,21 @@ struct TokenizerConfig {
   std::optional<std::string> chat_template;
 };
 StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& path);
+
+// All tokenizer files of a Hugging Face directory.
+struct TokenizerFiles {
+  TokenizerConfig config;
+  std::string json_path, model_path;
+  // One of the two is there. With byte-level BPE `config` has been applied to `json`
+  // (vocabulary_tokenizer.h) and `model` is empty: there `json` says all. Else `model`, the bytes
+  // of tokenizer.model, is there.
+  std::optional<TokenizerJson> json;
+  std::string model;
+
+  bool byte_level() const { return json && json->byte_level; }
+};
+// NotFound when the directory has neither; else errors as above.
+StatusOr<TokenizerFiles> ReadTokenizerFiles(const std::string& model_dir);
 
 }  // namespace sterna
 

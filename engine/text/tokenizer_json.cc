@@ -12,12 +12,6 @@ namespace {
 
 constexpr int kMaxSequenceDepth = 8;
 
-// How GPT-2 cuts text into words: what ByteLevel's use_regex stands for.
-constexpr char kGpt2Words[] =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-// Digits and Punctuation, as the library defines them.
-constexpr char kNumber[] = R"(\p{N})";
-constexpr char kPunctuation[] = R"([\p{P}!-/:-@\[-`{-~])";
 constexpr char kMetaspace[] = "\xE2\x96\x81";  // U+2581, SentencePiece's space
 
 // One reading of one file. Each Read... takes its part of the document and fills `out_`.
@@ -94,7 +88,7 @@ class Reader {
     if (type == "Digits") {
       STERNA_ASSIGN_OR_RETURN(const bool individual,
                               BoolOr(path_, field + ".", part, "individual_digits", false));
-      AddSplit(individual ? kNumber : absl::StrCat(kNumber, "+"), true, true);
+      AddSplit(individual ? kNumberRegex : absl::StrCat(kNumberRegex, "+"), true, true);
       return absl::OkStatus();
     }
     if (type == "Punctuation") {
@@ -103,7 +97,8 @@ class Reader {
       if (behavior != "Isolated" && behavior != "Contiguous") {
         return Unsupported(field + ".behavior", part["behavior"], "Isolated and Contiguous");
       }
-      AddSplit(behavior == "Isolated" ? kPunctuation : absl::StrCat(kPunctuation, "+"), true, true);
+      AddSplit(behavior == "Isolated" ? kPunctuationRegex : absl::StrCat(kPunctuationRegex, "+"),
+               true, true);
       return absl::OkStatus();
     }
     if (type == "Metaspace") return ReadMetaspace(part, field);
@@ -122,7 +117,7 @@ class Reader {
     STERNA_ASSIGN_OR_RETURN(const bool use_regex,
                             BoolOr(path_, field + ".", part, "use_regex", true));
     if (prefix) out_->pre_tokenizer.push_back({PreTokenizerStep::kPrefixSpace, ""});
-    if (use_regex) AddSplit(kGpt2Words, true, true);
+    if (use_regex) AddSplit(kGpt2WordsRegex, true, true);
     out_->pre_tokenizer.push_back({PreTokenizerStep::kByteMap, ""});
     return absl::OkStatus();
   }

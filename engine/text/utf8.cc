@@ -50,6 +50,13 @@ Utf8Unit ReadUtf8(std::string_view text, size_t pos) {
   return {Utf8Unit::kCharacter, length, code_point};
 }
 
+size_t PreviousCharacter(std::string_view text, size_t pos) {
+  do {
+    --pos;
+  } while ((static_cast<unsigned char>(text[pos]) & 0xC0) == 0x80);
+  return pos;
+}
+
 void AppendUtf8(char32_t code_point, std::string* out) {
   if (code_point < 0x80) {
     out->push_back(static_cast<char>(code_point));

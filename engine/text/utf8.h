@@ -24,6 +24,9 @@ struct Utf8Unit {
 // Needs pos < text.size().
 Utf8Unit ReadUtf8(std::string_view text, size_t pos);
 
+// Where the character that ends before `pos` begins; needs pos > 0 and valid UTF-8 before it.
+size_t PreviousCharacter(std::string_view text, size_t pos);
+
 void AppendUtf8(char32_t code_point, std::string* out);
 
 // Moves the text that `held` completes out of it: invalid sequences become U+FFFD, an incomplete

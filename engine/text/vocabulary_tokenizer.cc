@@ -20,9 +20,9 @@ StatusOr<Vocabulary> Vocabulary::Create(const std::string& source, const Tokeniz
   for (const auto& [token, id] : json.vocab) max_id = std::max(max_id, id);
   for (const AddedToken& token : json.added_tokens) max_id = std::max(max_id, token.id);
   if (static_cast<size_t>(max_id) >= max_size && max_id >= 0) {
-    return absl::InvalidArgumentError(absl::StrCat(source, ": model.vocab and added_tokens have ",
-                                                   json.vocab.size() + json.added_tokens.size(),
-                                                   " entries, but the largest id is ", max_id));
+    return absl::InvalidArgumentError(absl::StrCat(
+        source, ": ", json.vocab_name, " and added_tokens have ",
+        json.vocab.size() + json.added_tokens.size(), " entries, but the largest id is ", max_id));
   }
   result.spellings_.resize(max_id + 1);
   result.ids_.reserve(json.vocab.size() + json.added_tokens.size());

@@ -43,10 +43,16 @@ void CheckQuantized(const QuantizedMat<float>& m, int64_t rows, int64_t cols) {
 
 void CpuOps::EmbedTokens(const EmbedTokensParams<float>& p) {
   const int64_t cols = p.x.cols;
-  STERNA_CHECK(std::ssize(p.token_ids) == p.x.rows && p.table.cols == cols);
+  const TernaryMatrix* ternary = p.ternary_table;
+  STERNA_CHECK(std::ssize(p.token_ids) == p.x.rows);
+  STERNA_CHECK((ternary != nullptr ? ternary->cols() : p.table.cols) == cols);
   ForRuns(p.x.rows, cols / kFloatsPerNanosecond, [&](int64_t first, int64_t count) {
     for (int64_t t = first; t < first + count; ++t) {
       const int64_t token = p.token_ids[t];
+      if (ternary != nullptr) {
+        ternary->CopyRow(token, p.x.row(t));
+        continue;
+      }
       STERNA_CHECK(token >= 0 && token < p.table.rows);
       p.table.CopyRow(token, p.x.row(t));
     }

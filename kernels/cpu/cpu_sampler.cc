@@ -277,8 +277,11 @@ SampleResult SampleRow(const CpuKernels& kernels, const float* logits, int64_t v
                        const SampleParams& params) {
   STERNA_CHECK(vocabulary > 0);
   const Row own(kernels, logits, vocabulary);
+  STERNA_CHECK(params.target < vocabulary);
   SampleResult result;
-  if (params.logit_bias.empty() && params.token_counts.empty()) {
+  if (params.target >= 0) {
+    result.token = params.target;
+  } else if (params.logit_bias.empty() && params.token_counts.empty()) {
     result.token = Choose(own, params);
   } else {
     std::vector<float> adjusted(logits, logits + vocabulary);

@@ -17,20 +17,24 @@ namespace cpu {
 namespace {
 
 #if defined(__x86_64__)
+// What CPUID says (Intel SDM, volume 2A); zeros for a leaf that is not there.
+struct Cpuid {
+  Cpuid(unsigned leaf, unsigned subleaf) {
+    __get_cpuid_count(leaf, subleaf, &eax, &ebx, &ecx, &edx);
+  }
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+};
+bool HasBit(unsigned word, int bit) { return (word >> bit & 1) != 0; }
+
 // The compiler's checks read cpuid and also XCR0: registers that the operating system does not save
-// count as missing.
+// count as missing. What clang 16 has no name for is read here: F16C and AVX-VNNI have the
+// registers of AVX2, and those of AMX the operating system is asked for.
 bool HasAvx2() {
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-         __builtin_cpu_supports("f16c");
+         HasBit(Cpuid(1, 0).ecx, 29);
 }
 
-// Clang 16 has no name for it: bit 4 of eax in leaf 7, subleaf 1 (Intel SDM, volume 2A, CPUID). Its
-// registers are AVX2's.
-bool HasAvxVnni() {
-  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  return HasAvx2() && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 &&
-         (eax & (1u << 4)) != 0;
-}
+bool HasAvxVnni() { return HasAvx2() && HasBit(Cpuid(7, 1).eax, 4); }
 
 bool HasAvx512Vnni() {
   return HasAvx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
@@ -42,9 +46,10 @@ bool HasAvx512Vnni() {
 bool HasAmx() {
   constexpr int kRequestPermission = 0x1023;  // ARCH_REQ_XCOMP_PERM
   constexpr int kTileData = 18;               // XFEATURE_XTILEDATA
-  static const bool has = HasAvx512Vnni() && __builtin_cpu_supports("amx-tile") &&
-                          __builtin_cpu_supports("amx-int8") &&
-                          __builtin_cpu_supports("amx-bf16") &&
+  constexpr int kBf16Bit = 22, kTileBit = 24, kInt8Bit = 25;
+  const unsigned features = Cpuid(7, 0).edx;
+  static const bool has = HasAvx512Vnni() && HasBit(features, kTileBit) &&
+                          HasBit(features, kInt8Bit) && HasBit(features, kBf16Bit) &&
                           syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
   return has;
 }

@@ -25,6 +25,16 @@ const float* OrNull(std::span<const float> values) {
   return values.empty() ? nullptr : values.data();
 }
 
+TernaryTable TableOf(const TernaryMatrix& w) {
+  STERNA_CHECK(w.layout() == TernaryLayout::kFragments16x128);
+  return {.packed = w.packed(),
+          .scales = OrNull(w.scales()),
+          .scale = static_cast<float>(w.tensor_scale()),
+          .rows = Int(w.rows()),
+          .cols = Int(w.cols()),
+          .group_cols = Int(w.group_size())};
+}
+
 class GraphRecording final : public Recording {
  public:
   // `ran` is told before each run.
@@ -92,15 +102,21 @@ StatusOr<PlacedDense> CudaOps::Place(const DenseMatrix& host) {
 }
 
 void CudaOps::EmbedTokens(const EmbedTokensParams<float>& p) {
-  STERNA_CHECK(p.table.cols == p.x.cols && std::ssize(p.token_ids) == p.x.rows);
-  device_->Do("embedding tokens", [&] {
-    return LaunchEmbedTokens({.token_ids = p.token_ids.data(),
-                              .drawn = p.drawn.data(),
-                              .tokens = Int(p.x.rows),
-                              .table = WeightsOf(p.table),
-                              .x = p.x.data},
-                             device_->stream());
-  });
+  EmbedTokensArgs args = {.token_ids = p.token_ids.data(),
+                          .drawn = p.drawn.data(),
+                          .tokens = Int(p.x.rows),
+                          .table = {},
+                          .ternary_table = {},
+                          .x = p.x.data};
+  STERNA_CHECK(std::ssize(p.token_ids) == p.x.rows);
+  if (p.ternary_table != nullptr) {
+    args.ternary_table = TableOf(*p.ternary_table);
+    STERNA_CHECK(args.ternary_table.cols == p.x.cols);
+  } else {
+    args.table = WeightsOf(p.table);
+    STERNA_CHECK(args.table.cols == p.x.cols);
+  }
+  device_->Do("embedding tokens", [&] { return LaunchEmbedTokens(args, device_->stream()); });
 }
 
 void CudaOps::RmsNorm(const RmsNormParams<float>& p) {

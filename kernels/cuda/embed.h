@@ -9,14 +9,25 @@
 
 namespace sterna::cuda {
 
+// Of fragment_format.h.
+struct TernaryTable {
+  const void* packed;   // on a boundary of 16 bytes; null: there is none
+  const float* scales;  // [row blocks][groups][16], or null: `scale` for all
+  float scale;
+  int32_t rows;
+  int32_t cols;
+  int32_t group_cols;  // cols where one scale covers the row
+};
+
 struct EmbedTokensArgs {
   // [tokens] on the device, each below table.rows, which nobody can check before, or a DrawnToken
   // (kernels/sampling.h); -1 makes its row zeros: the tokens that fill up a batch.
   const int32_t* token_ids;
   const int32_t* drawn;  // what DrawnTokens stand for; null where there are none
   int32_t tokens;
-  DenseWeights table;  // may be the output head's
-  float* x;            // out [tokens][table.cols]
+  DenseWeights table;          // may be the output head's, as the ternary one may
+  TernaryTable ternary_table;  // where it is there, `table` is not looked at
+  float* x;                    // out [tokens][columns of the table]
 };
 
 // cudaErrorInvalidValue where shapes or alignments are not as above.

@@ -390,6 +390,7 @@ __global__ void __launch_bounds__(kThreads, 4) FinishKernel(const SampleArgs p) 
   auto& shared = *reinterpret_cast<FinishShared*>(SharedMemory());
   const uint64_t largest = LargestRank(row);
   int token = TokenOfRank(largest);
+  if (row.params.target >= 0) token = row.params.target;
   if (row.params.draws != 0) token = Draw(row, Weighing(row, largest), shared);
   if (threadIdx.x == 0 && p.drawn != nullptr) p.drawn[row.index] = token;
   if (row.params.num_logprobs < 0) {

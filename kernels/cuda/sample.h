@@ -66,7 +66,7 @@ struct SampleRow {
   int32_t num_logprobs;  // -1: none
   int32_t draws;         // 0: takes the largest
   int32_t drawn_row;     // the last count is of SampleArgs::drawn[drawn_row]; -1: of no such token
-  int32_t unused;
+  int32_t target;        // the token, whatever the rest says; -1: none
 };
 static_assert(sizeof(SampleRow) == 80 && sizeof(SampleEntry) == 8, "read by the device");
 

@@ -22,7 +22,7 @@ SampleRow StagedRow(const SampleParams& p) {
   STERNA_CHECK(p.temperature >= 0 && p.num_logprobs <= kMostTopLogprobs);
   STERNA_CHECK(p.top_p >= 0 && p.top_p <= 1 && p.min_p >= 0 && p.min_p <= 1);
   const double temperature = p.temperature;
-  const bool draws = temperature > 0;
+  const bool draws = temperature > 0 && p.target < 0;
   SampleRow row = {};
   row.exponent_scale = draws ? std::numbers::log2e / temperature : 0;
   row.min_p_depth = draws && p.min_p > 0 ? temperature * std::log(static_cast<double>(p.min_p))
@@ -38,6 +38,7 @@ SampleRow StagedRow(const SampleParams& p) {
   row.num_logprobs = std::max(p.num_logprobs, -1);
   row.draws = draws;
   row.drawn_row = -1;
+  row.target = std::max(p.target, -1);
   return row;
 }
 
@@ -67,6 +68,7 @@ SampleWork StageSampleParams(std::span<const SampleParams> params, int32_t vocab
   };
   for (size_t r = 0; r < params.size(); ++r) {
     const SampleParams& p = params[r];
+    STERNA_CHECK(p.target < vocabulary);
     SampleRow row = StagedRow(p);
     row.bias_offset_bytes = static_cast<uint32_t>(next);
     row.bias_entries = static_cast<uint32_t>(p.logit_bias.size());

@@ -172,8 +172,13 @@ class ReferenceOps final : public HostMemoryOps<F> {
   }
 
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
-    STERNA_CHECK(p.table.cols == p.x.cols);
     for (int64_t t = 0; t < p.x.rows; ++t) {
+      if (p.ternary_table != nullptr) {
+        STERNA_CHECK(p.ternary_table->cols() == p.x.cols);
+        p.ternary_table->CopyRow(p.token_ids[t], p.x.row(t));
+        continue;
+      }
+      STERNA_CHECK(p.table.cols == p.x.cols);
       STERNA_CHECK(p.token_ids[t] >= 0 && p.token_ids[t] < p.table.rows);
       p.table.CopyRow(p.token_ids[t], p.x.row(t));
     }

@@ -121,13 +121,19 @@ void FillLogprobs(const SampleParams& params, const std::vector<double>& logits,
 template <typename F>
 SampleResult ReferenceSampleRow(const F* logits, int64_t vocabulary, const SampleParams& params) {
   STERNA_CHECK(vocabulary > 0);
+  STERNA_CHECK(params.target < vocabulary);
   const std::vector<double> own = WithoutNan(logits, vocabulary);
   std::vector<double> adjusted = own;
   ApplyBiasAndPenalties(params, adjusted);
   const std::vector<int32_t> ranked = Ranked(adjusted);
   SampleResult result;
-  result.token = params.temperature == 0 ? ranked[0]
-                                         : Draw(params, adjusted, Filter(params, adjusted, ranked));
+  if (params.target >= 0) {
+    result.token = params.target;
+  } else {
+    result.token = params.temperature == 0
+                       ? ranked[0]
+                       : Draw(params, adjusted, Filter(params, adjusted, ranked));
+  }
   if (params.num_logprobs >= 0) FillLogprobs(params, own, result);
   return result;
 }

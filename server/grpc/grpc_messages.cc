@@ -25,6 +25,18 @@ void FillFinish(const Completion& end, v1::Finish* finish) {
   usage->set_energy_method(end.usage.energy_method);
 }
 
+void FillToken(const Tokenizer& tokenizer, const OutputToken& token, bool with_logprobs,
+               v1::OutputToken* out) {
+  out->set_id(token.id);
+  if (with_logprobs) out->set_logprob(token.logprob);
+  for (const TokenLogprob& t : token.top) {
+    v1::TokenLogprob* top = out->add_top_logprobs();
+    top->set_token_id(t.token);
+    top->set_logprob(t.logprob);
+    top->set_token(tokenizer.TokenBytes(t.token));
+  }
+}
+
 }  // namespace
 
 GenerationParameters ParametersOf(const v1::GenerateRequest& request) {
@@ -42,6 +54,8 @@ GenerationParameters ParametersOf(const v1::GenerateRequest& request) {
   }
   SetIf(s.has_seed(), s.seed(), &out.seed);
   SetIf(s.has_logprobs(), s.logprobs(), &out.num_logprobs);
+  SetIf(s.has_prompt_logprobs(), s.prompt_logprobs(), &out.num_prompt_logprobs);
+  out.allows_no_output = s.has_prompt_logprobs();
   const v1::StopParameters& stop = request.stop();
   SetIf(stop.has_max_tokens(), stop.max_tokens(), &out.max_tokens);
   out.stop.assign(stop.stop().begin(), stop.stop().end());
@@ -55,16 +69,11 @@ GenerationParameters ParametersOf(const v1::GenerateRequest& request) {
 void FillResponse(const Tokenizer& tokenizer, const StreamUpdate& update, bool with_logprobs,
                   v1::GenerateResponse* response) {
   response->set_text(update.text);
+  for (const OutputToken& token : update.prompt_logprobs) {
+    FillToken(tokenizer, token, /*with_logprobs=*/true, response->add_prompt_tokens());
+  }
   for (const OutputToken& token : update.tokens) {
-    v1::OutputToken* out = response->add_tokens();
-    out->set_id(token.id);
-    if (with_logprobs) out->set_logprob(token.logprob);
-    for (const TokenLogprob& t : token.top) {
-      v1::TokenLogprob* top = out->add_top_logprobs();
-      top->set_token_id(t.token);
-      top->set_logprob(t.logprob);
-      top->set_token(tokenizer.TokenBytes(t.token));
-    }
+    FillToken(tokenizer, token, with_logprobs, response->add_tokens());
   }
   if (update.end.has_value()) FillFinish(*update.end, response->mutable_finish());
 }

@@ -81,7 +81,8 @@ class ApiHandler final : public HttpHandler {
   StatusOr<std::vector<Request>> BuildCompletions(const CompletionCall& call);
   StatusOr<std::vector<Request>> BuildChat(ChatCall& call);
   // Submits and makes the source of the response.
-  HttpReply Generate(const OpenAiOptions& options, bool chat, std::vector<Request> requests);
+  HttpReply Generate(const OpenAiOptions& options, bool chat, bool echo,
+                     std::vector<Request> requests);
 
   ModelService* const service_;
   std::vector<std::string> origins_;
@@ -232,7 +233,12 @@ HttpReply ApiHandler::Ready(const HttpRequest&, const std::string&) {
     case ModelService::State::kReady:
       return Whole(JsonResponse(200, {{"status", "ready"}}));
     case ModelService::State::kLoading:
-      return Whole(JsonResponse(503, {{"status", "loading"}}));
+      return Whole(JsonResponse(503, {{"status", "loading"},
+                                      {"loaded_bytes", service_->load_done_bytes()},
+                                      {"total_bytes", service_->load_total_bytes()}}));
+    case ModelService::State::kLoadFailed:
+      return Whole(
+          JsonResponse(503, {{"status", "load_failed"}, {"reason", service_->load_failure()}}));
     case ModelService::State::kDraining:
       return Whole(JsonResponse(503, {{"status", "draining"}}));
     case ModelService::State::kFailed:
@@ -304,8 +310,12 @@ StatusOr<std::vector<Request>> ApiHandler::BuildChat(ChatCall& call) {
   return requests;
 }
 
-HttpReply ApiHandler::Generate(const OpenAiOptions& options, bool chat,
+HttpReply ApiHandler::Generate(const OpenAiOptions& options, bool chat, bool echo,
                                std::vector<Request> requests) {
+  std::vector<std::vector<int32_t>> prompts;
+  for (size_t i = 0; echo && i < requests.size(); i += static_cast<size_t>(options.n)) {
+    prompts.push_back(requests[i].prompt);
+  }
   const std::string id = RandomId(chat ? "chatcmpl-" : "cmpl-");
   for (size_t i = 0; i < requests.size(); ++i) requests[i].id = absl::StrCat(id, "-", i);
   StatusOr<std::vector<std::shared_ptr<TokenStream>>> streams =
@@ -318,6 +328,7 @@ HttpReply ApiHandler::Generate(const OpenAiOptions& options, bool chat,
                                        .include_usage = options.include_usage,
                                        .logprobs = options.parameters.num_logprobs.has_value(),
                                        .choices_per_prompt = options.n,
+                                       .echo = std::move(prompts),
                                        .id = id,
                                        .model = service_->name(),
                                        .created_unix_seconds = ModelService::NowUnixSeconds()},
@@ -330,7 +341,7 @@ HttpReply ApiHandler::Completions(const HttpRequest& request, const std::string&
   if (!call.ok()) return Refuse(call.status());
   StatusOr<std::vector<Request>> requests = BuildCompletions(*call);
   if (!requests.ok()) return Refuse(requests.status());
-  return Generate(call->options, /*chat=*/false, *std::move(requests));
+  return Generate(call->options, /*chat=*/false, call->echo, *std::move(requests));
 }
 
 HttpReply ApiHandler::Chat(const HttpRequest& request, const std::string&) {
@@ -338,7 +349,7 @@ HttpReply ApiHandler::Chat(const HttpRequest& request, const std::string&) {
   if (!call.ok()) return Refuse(call.status());
   StatusOr<std::vector<Request>> requests = BuildChat(*call);
   if (!requests.ok()) return Refuse(requests.status());
-  return Generate(call->options, /*chat=*/true, *std::move(requests));
+  return Generate(call->options, /*chat=*/true, /*echo=*/false, *std::move(requests));
 }
 
 HttpReply ApiHandler::Tokenize(const HttpRequest& request, const std::string&) {

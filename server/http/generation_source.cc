@@ -19,9 +19,12 @@ struct Choice {
   std::shared_ptr<TokenStream> stream;
   std::string text;  // when not streaming: all of it
   Json logprobs;     // of all tokens, or when streaming of those of the current event
-  // For text_offset: what the tokens so far stand for, before stop strings are cut off.
+  // For text_offset: what the tokens so far stand for, before stop strings are cut off. That of the
+  // prompt is there until the first token of the output.
+  std::unique_ptr<IncrementalDetokenizer> prompt_detokenizer;
   std::unique_ptr<IncrementalDetokenizer> detokenizer;
   int64_t num_characters = 0;
+  const std::vector<int32_t>* echo = nullptr;  // the prompt, until it has been repeated
   std::optional<Completion> end;
 };
 
@@ -34,11 +37,13 @@ class GenerationSource final : public HttpSource {
   GenerationSource(GenerationReplyOptions options,
                    std::vector<std::shared_ptr<TokenStream>> streams, const Tokenizer* tokenizer)
       : options_(std::move(options)), tokenizer_(tokenizer) {
-    for (auto& stream : streams) {
-      Choice choice;
-      choice.stream = std::move(stream);
+    for (size_t i = 0; i < streams.size(); ++i) {
+      Choice& choice = choices_.emplace_back();
+      choice.stream = std::move(streams[i]);
       choice.detokenizer = std::make_unique<IncrementalDetokenizer>(tokenizer, true);
-      choices_.push_back(std::move(choice));
+      if (options_.echo.empty()) continue;
+      choice.echo = &options_.echo[i / static_cast<size_t>(options_.choices_per_prompt)];
+      choice.prompt_detokenizer = std::make_unique<IncrementalDetokenizer>(tokenizer, false);
     }
   }
   ~GenerationSource() override {
@@ -56,7 +61,11 @@ class GenerationSource final : public HttpSource {
  private:
   void Begin(HttpPart& part);
   void Absorb(size_t index, StreamUpdate update, HttpPart& part);
-  void AddLogprobs(Choice& choice, const std::vector<OutputToken>& tokens);
+  // The prompt's text, the first time, where it is to be repeated.
+  std::string TakeEcho(Choice& choice);
+  void AddLogprobs(Choice& choice, const StreamUpdate& update);
+  void AddCompletionLogprob(Choice& choice, IncrementalDetokenizer& detokenizer,
+                            const OutputToken& token);
   void Finish(HttpPart& part);
   void Fail(const Status& error, HttpPart& part);
 
@@ -114,29 +123,52 @@ void GenerationSource::Begin(HttpPart& part) {
   }
 }
 
-void GenerationSource::AddLogprobs(Choice& choice, const std::vector<OutputToken>& tokens) {
+std::string GenerationSource::TakeEcho(Choice& choice) {
+  if (choice.echo == nullptr) return "";
+  const std::vector<int32_t>& prompt = *std::exchange(choice.echo, nullptr);
+  if (options_.logprobs) {
+    AppendFirstPromptToken(*tokenizer_, prompt[0], &choice.logprobs);
+    choice.num_characters += CountCharacters(choice.prompt_detokenizer->Append(prompt[0]));
+  }
+  return Decode(*tokenizer_, prompt);
+}
+
+void GenerationSource::AddCompletionLogprob(Choice& choice, IncrementalDetokenizer& detokenizer,
+                                            const OutputToken& token) {
+  AppendCompletionLogprob(*tokenizer_, token, choice.num_characters, &choice.logprobs);
+  choice.num_characters += CountCharacters(detokenizer.Append(token.id));
+}
+
+void GenerationSource::AddLogprobs(Choice& choice, const StreamUpdate& update) {
   if (!options_.logprobs) return;
-  for (const OutputToken& token : tokens) {
+  for (const OutputToken& token : update.prompt_logprobs) {
+    AddCompletionLogprob(choice, *choice.prompt_detokenizer, token);
+  }
+  for (const OutputToken& token : update.tokens) {
     if (options_.chat) {
       choice.logprobs.push_back(ChatLogprob(*tokenizer_, token));
-    } else {
-      AppendCompletionLogprob(*tokenizer_, token, choice.num_characters, &choice.logprobs);
-      choice.num_characters += CountCharacters(choice.detokenizer->Append(token.id));
+      continue;
     }
+    if (choice.prompt_detokenizer != nullptr) {
+      choice.num_characters += CountCharacters(choice.prompt_detokenizer->Finish());
+      choice.prompt_detokenizer = nullptr;
+    }
+    AddCompletionLogprob(choice, *choice.detokenizer, token);
   }
 }
 
 void GenerationSource::Absorb(size_t index, StreamUpdate update, HttpPart& part) {
   Choice& choice = choices_[index];
   choice.end = std::move(update.end);
-  AddLogprobs(choice, update.tokens);
+  const std::string text = TakeEcho(choice) + update.text;
+  AddLogprobs(choice, update);
   if (!options_.stream) {
-    choice.text += update.text;
+    choice.text += text;
     return;
   }
   // Tokens whose text is still held back make no event of their own, unless their logprobs do.
-  if (update.text.empty() && !choice.end.has_value() && choice.logprobs.is_null()) return;
-  part.body += ServerSentEvent(JsonText(Envelope(Json::array({Delta(index, update.text, false)}))));
+  if (text.empty() && !choice.end.has_value() && choice.logprobs.is_null()) return;
+  part.body += ServerSentEvent(JsonText(Envelope(Json::array({Delta(index, text, false)}))));
   choice.logprobs = nullptr;
 }
 

@@ -20,6 +20,8 @@ struct GenerationReplyOptions {
   bool include_usage = false;  // streaming: one more event with it
   bool logprobs = false;
   int64_t choices_per_prompt = 1;
+  // Completions: the tokens of every prompt, which its choices begin with; empty: they do not.
+  std::vector<std::vector<int32_t>> echo;
   std::string id;  // "chatcmpl-..."
   std::string model;
   int64_t created_unix_seconds = 0;

@@ -313,11 +313,17 @@ void RefuseChatFields(JsonObjectReader& reader) {
 void RefuseCompletionFields(JsonObjectReader& reader, int64_t n) {
   constexpr std::array<std::string_view, 1> kEmptyString = {R"("")"};
   reader.RefuseUnless("suffix", kEmptyString, "only text after the prompt is generated");
-  constexpr std::array<std::string_view, 1> kFalse = {"false"};
-  reader.RefuseUnless("echo", kFalse, "the prompt is not repeated; only false is");
   const std::string n_text = absl::StrCat(n);
   const std::array<std::string_view, 1> same_as_n = {n_text};
   reader.RefuseUnless("best_of", same_as_n, "only the value of n is");
+}
+
+void ReadEcho(JsonObjectReader& reader, CompletionCall* out) {
+  reader.Read("echo", &out->echo);
+  if (!out->echo) return;
+  GenerationParameters& p = out->options.parameters;
+  p.num_prompt_logprobs = p.num_logprobs;
+  p.allows_no_output = true;
 }
 
 }  // namespace
@@ -330,6 +336,7 @@ StatusOr<CompletionCall> ReadCompletionCall(std::string_view body) {
   ReadPrompts(reader, &call.prompts);
   reader.Read("add_special_tokens", &call.add_special_tokens);
   reader.Read("logprobs", &call.options.parameters.num_logprobs);
+  ReadEcho(reader, &call);
   RefuseCompletionFields(reader, call.options.n);
   STERNA_RETURN_IF_ERROR(reader.Finish());
   const int64_t choices = call.options.n * static_cast<int64_t>(call.prompts.size());

@@ -31,6 +31,7 @@ struct CompletionCall {
   OpenAiOptions options;
   std::vector<PromptInput> prompts;  // at least one
   bool add_special_tokens = true;
+  bool echo = false;  // the answer begins with the prompt, and its logprobs if any are wanted
 };
 
 struct ChatCall {

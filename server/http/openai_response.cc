@@ -67,6 +67,19 @@ Json TopEntry(const Tokenizer& tokenizer, int32_t id, float logprob) {
           {"bytes", BytesOrNull(tokenizer.TokenBytes(id))}};
 }
 
+void AppendToken(std::string text, Json logprob, Json top, int64_t text_offset, Json* logprobs) {
+  if (logprobs->is_null()) {
+    *logprobs = {{"tokens", Json::array()},
+                 {"token_logprobs", Json::array()},
+                 {"top_logprobs", Json::array()},
+                 {"text_offset", Json::array()}};
+  }
+  (*logprobs)["tokens"].push_back(std::move(text));
+  (*logprobs)["token_logprobs"].push_back(std::move(logprob));
+  (*logprobs)["top_logprobs"].push_back(std::move(top));
+  (*logprobs)["text_offset"].push_back(text_offset);
+}
+
 }  // namespace
 
 HttpResponse JsonResponse(int code, const Json& body) {
@@ -137,18 +150,14 @@ Json ChatLogprob(const Tokenizer& tokenizer, const OutputToken& token) {
 
 void AppendCompletionLogprob(const Tokenizer& tokenizer, const OutputToken& token,
                              int64_t text_offset, Json* logprobs) {
-  if (logprobs->is_null()) {
-    *logprobs = {{"tokens", Json::array()},
-                 {"token_logprobs", Json::array()},
-                 {"top_logprobs", Json::array()},
-                 {"text_offset", Json::array()}};
-  }
   Json top = Json::object();
   for (const TokenLogprob& t : token.top) top[TokenText(tokenizer, t.token)] = Finite(t.logprob);
-  (*logprobs)["tokens"].push_back(TokenText(tokenizer, token.id));
-  (*logprobs)["token_logprobs"].push_back(Finite(token.logprob));
-  (*logprobs)["top_logprobs"].push_back(std::move(top));
-  (*logprobs)["text_offset"].push_back(text_offset);
+  AppendToken(TokenText(tokenizer, token.id), Finite(token.logprob), std::move(top), text_offset,
+              logprobs);
+}
+
+void AppendFirstPromptToken(const Tokenizer& tokenizer, int32_t id, Json* logprobs) {
+  AppendToken(TokenText(tokenizer, id), nullptr, nullptr, /*text_offset=*/0, logprobs);
 }
 
 Json ModelBody(const std::string& name, int64_t created, const Runtime& runtime) {

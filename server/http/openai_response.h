@@ -42,6 +42,9 @@ nlohmann::ordered_json ChatLogprob(const Tokenizer& tokenizer, const OutputToken
 // text_offset}; null before the first). `text_offset`: in characters of the choice's text.
 void AppendCompletionLogprob(const Tokenizer& tokenizer, const OutputToken& token,
                              int64_t text_offset, nlohmann::ordered_json* logprobs);
+// The same for the first token of a prompt, which has no logprobs: null takes their place.
+void AppendFirstPromptToken(const Tokenizer& tokenizer, int32_t id,
+                            nlohmann::ordered_json* logprobs);
 
 // An element of /v1/models.
 nlohmann::ordered_json ModelBody(const std::string& name, int64_t created, const Runtime& runtime);

@@ -84,7 +84,7 @@ inline constexpr MetricLabel kTuningLabels[] = {
      "weight_streams, amx_from_tokens, "
      "prompt_tokens_per_second, prompt_tokens_per_step"}};
 inline constexpr MetricLabel kProductLabels[] = {
-    {"product", "qkv, o, gate_up, down"},
+    {"product", "qkv, o, gate_up, down, and head where it is ternary"},
     {"from_tokens", "the least tokens of a step that this path serves"},
     {"path",
      "on the CPU the instruction set, such as avx512_vnni or amx; on a GPU mma_ or wgmma_ and the "

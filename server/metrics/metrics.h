@@ -23,7 +23,7 @@ namespace sterna {
 struct ServedModel {
   std::string name;           // as in /v1/models
   std::string architecture;   // e.g. "bitnet"
-  std::string family;         // "A", "A'", "B", "C", "D"
+  std::string family;         // "A", "A'", "B", "C", "D", "E"
   std::string device;         // e.g. "cpu/avx512_vnni"
   std::string energy_method;  // EnergyMeter::method()
   std::string energy_scope;   // EnergyMeter::scope()

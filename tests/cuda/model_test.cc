@@ -71,6 +71,8 @@ TEST_F(CudaModelTest, StaysCloseToTheFloat64Reference) {
     const std::vector<double> expected =
         AllLogits<double>(host->config, host->weights, *reference, tokens);
     for (size_t i = 0; i < std::size(kDrifts); ++i) {
+      const bool ternary_head = host->weights.ternary_head() != nullptr;
+      if (ternary_head && kDrifts[i].head == HeadType::kInt8) continue;
       StatusOr<Checkpoint> checkpoint = LoadCheckpoint(dir, {.head = {.type = kDrifts[i].head}});
       ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
       ASSERT_TRUE(PlaceWeights(*ops_, checkpoint->weights).ok());

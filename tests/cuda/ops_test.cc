@@ -183,6 +183,22 @@ TEST_F(CudaOpsTest, RmsNormAndQuantize) {
   }
 }
 
+TEST_F(CudaOpsTest, TernaryEmbedding) {
+  const bool slow = testing::DeviceUnderTestIsSlow();
+  const int64_t rows = slow ? 150 : 5003, cols = slow ? 200 : 2570;
+  for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
+    TernaryMatrix host = testing::RandomTernaryOfKind(random_, kind, rows, cols);
+    const std::vector<int32_t> ids = {static_cast<int32_t>(rows - 1), 0, 17, 17};
+    std::vector<float> expected(static_cast<size_t>(4 * cols));
+    reference_->EmbedTokens({.token_ids = ids, .ternary_table = &host, .x = View(expected, 4)});
+    const TernaryMatrix placed = *ops_->Place(std::move(host));
+    OnDevice<int32_t> device_ids(*ops_, ids);
+    OnDevice<float> x(*ops_, Noise(4 * cols));
+    ops_->EmbedTokens({.token_ids = device_ids.span(), .ternary_table = &placed, .x = x.AsRows(4)});
+    EXPECT_THAT(x.Read(), ContainerEq(expected)) << "kind " << kind;
+  }
+}
+
 TEST_F(CudaOpsTest, EmbeddingAndHeadOfEveryType) {
   const bool slow = testing::DeviceUnderTestIsSlow();
   const int64_t rows = slow ? 150 : 5003, cols = slow ? 200 : 2570;

@@ -19,7 +19,7 @@ rotary tables, softmax and quantisation whatever the model's type is. Here those
 with `torch.float32`, `torch.float` and `Tensor.float()` meaning float64 to them; a dispatch hook
 fails the run should any operation still produce a narrower float.
 
-golden_rules.py says when a seed is rejected and the next tried. Families C and D have
+golden_rules.py says when a seed is rejected and the next tried. Families C, D and E have
 make_numpy_goldens.py.
 
 Transformers 5.9 to 5.13 must not be used: on CPU they unpack the code of -1 as 255.
@@ -40,6 +40,7 @@ from transformers import AutoModelForCausalLM
 from transformers.integrations import bitnet as bitnet_integration
 from transformers.models.bitnet import modeling_bitnet
 from transformers.models.llama import modeling_llama
+from transformers.models.qwen3 import modeling_qwen3
 from transformers import modeling_rope_utils
 
 from golden_rules import PROMPT_TOKENS, make_all, why_rejected
@@ -79,6 +80,14 @@ MODELS = {
         rope={"rope_parameters": {"rope_type": "linear", "factor": 2.5, "rope_theta": 20000.0}}),
     "b-f32-bias": dict(family="B", hidden=48, ffn=100, heads=4, kv_heads=2, vocab=100,
                        dtype=torch.float32, attention_bias=True, mlp_bias=True, eps=1e-6),
+    "b-yarn-rope": dict(
+        family="B", hidden=60, ffn=96, heads=3, kv_heads=1, head_dim=32, vocab=100,
+        rope={"rope_theta": 10000.0,
+              "rope_scaling": {"rope_type": "yarn", "factor": 4.0,
+                               "original_max_position_embeddings": 64}}),
+    # Falcon3's heads.
+    "b-head-256": dict(family="B", hidden=72, ffn=100, heads=2, kv_heads=1, head_dim=256, vocab=99,
+                       rope={"rope_theta": 1000042.0}, eps=1e-6),
     "b-norm": dict(family="B", hidden=52, ffn=116, heads=2, kv_heads=2, vocab=103,
                    use_rms_norm=True),
 }
@@ -112,7 +121,8 @@ class OnlyDouble(TorchDispatchMode):
 @contextlib.contextmanager
 def lifted_casts():
     """Runs Transformers' model code with its float32 casts lifted to float64."""
-    files = (modeling_bitnet, modeling_llama, modeling_rope_utils, bitnet_integration)
+    files = (modeling_bitnet, modeling_llama, modeling_qwen3, modeling_rope_utils,
+             bitnet_integration)
     saved_float = torch.Tensor.float
     for file in files:
         file.torch = TorchInDouble()

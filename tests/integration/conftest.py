@@ -34,6 +34,7 @@ def pytest_addoption(parser):
     parser.addoption("--sterna-binary", default=os.environ.get(
         "STERNA_BINARY", str(ROOT / "build/release/server/sterna")))
     parser.addoption("--model-dir", default=str(ROOT / "models/stories"))
+    parser.addoption("--lm-eval-python", default=os.environ.get("LM_EVAL_PYTHON", sys.executable))
 
 
 @pytest.fixture(scope="session")
@@ -86,6 +87,9 @@ class Server:
             self._reader.join(5)
             raise RuntimeError("the server ended: " + "".join(self.log))
         event = json.loads(line)
+        if event["event"] == "load_failed":
+            self.process.kill()
+            raise RuntimeError("the model was not loaded: " + event["reason"])
         assert event["event"] == name
         return event
 

@@ -2,8 +2,10 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -160,8 +162,71 @@ def test_bad_command_lines_exit_2(binary, args, words):
 
 
 def test_a_directory_without_a_model(binary, tmp_path):
-    done = run(binary, "serve", "--model", tmp_path, "--http-port", "0", "--grpc-port", "0")
+    done = run(binary, "serve", "--model", tmp_path, "--http-port", "0", "--grpc-port", "0",
+               "--exit-on-load-failure")
     assert done.returncode == 1 and "config.json" in done.stderr
+
+
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def fill_tensor(path, name, byte):
+    """Overwrites all bytes of a tensor of a safetensors file."""
+    content = bytearray(path.read_bytes())
+    size = struct.unpack("<Q", content[:8])[0]
+    begin, end = (8 + size + offset
+                  for offset in json.loads(content[8:8 + size])[name]["data_offsets"])
+    content[begin:end] = bytes([byte]) * (end - begin)
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def broken_model(tiny_model, tmp_path):
+    """One that loads, but which no training made."""
+    directory = tmp_path / "broken"
+    shutil.copytree(tiny_model, directory)
+    fill_tensor(directory / "model.safetensors", UP, 0)
+    return directory
+
+
+def test_readiness_says_why_a_model_does_not_load(binary, broken_model):
+    process = subprocess.Popen(
+        [str(binary), "serve", "--model", str(broken_model), "--http-port", "0", "--grpc-port", "0",
+         "--threads", "1"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        port = json.loads(process.stdout.readline())["http_port"]
+        event = json.loads(process.stdout.readline())
+        assert event["event"] == "load_failed" and UP in event["reason"]
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as http:
+            assert http.get("/health/live").status_code == 200
+            ready = http.get("/health/ready")
+            assert ready.status_code == 503
+            assert ready.json() == {"status": "load_failed", "reason": event["reason"]}
+            refused = http.post("/v1/completions", json={"prompt": "a"})
+            assert refused.status_code == 503 and "could not be loaded" in refused.text
+        process.send_signal(signal.SIGTERM)
+        _, log = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert f"error: '{UP}': all its weights are -1" in log
+    finally:
+        process.kill()
+
+
+def test_lint_refuses_what_it_is_told_to(binary, broken_model, tiny_model):
+    refused = run(binary, "inspect", "--model", broken_model)
+    assert refused.returncode == 1 and UP in refused.stderr
+    loaded = run(binary, "inspect", "--model", broken_model, "--lint-refuses", "nothing", "--json")
+    assert loaded.returncode == 0, loaded.stderr
+    assert [finding["tensor"] for finding in json.loads(loaded.stdout)["findings"]] == [UP]
+
+    lint = run(binary, "inspect", "--lint", "--model", broken_model)
+    assert lint.returncode == 1 and lint.stdout.startswith(f"error: '{UP}'")
+    (broken_model / "config.json").write_text("{")
+    unreadable = run(binary, "inspect", "--lint", "--model", broken_model, "--json")
+    assert unreadable.returncode == 1
+    assert "config.json" in json.loads(unreadable.stdout)["findings"][0]["message"]
+    good = run(binary, "inspect", "--lint", "--model", tiny_model)
+    assert good.returncode == 0 and good.stdout == "no findings\n"
 
 
 def test_help_lists_every_flag(binary):
@@ -226,8 +291,27 @@ def test_inspect_command(binary, tiny_model):
     )
     assert refused.returncode != 0 and "int8" in refused.stderr
     assert memory["peak_resident_bytes"] > memory["ternary_bytes"] + memory["dense_bytes"]
+    assert re.fullmatch(r"[0-9a-f]{16}", description["fingerprint"])
+    assert json.loads(int8.stdout)["fingerprint"] != description["fingerprint"]  # a rounded head
+    assert description["weights"]["container"] == "safetensors"
+    assert description["weights"]["files"][0]["name"] == "model.safetensors"
+    classes = {row["class"]: row for row in description["tensors"]}
+    assert 2 <= classes["ternary layers"]["bits_per_weight"] < 2.1
+    assert classes["embedding"]["bits_per_weight"] == 16
+    assert classes["all"]["parameters"] == description["parameters"]
+    assert description["tokenizer"]["kind"] == "byte-level BPE"
+    assert description["tokenizer"]["bos_token"] == "<s>"
+    assert description["chat_template"]["begins_with"].startswith("{{ bos_token }}")
+    at = json.loads(run(binary, "inspect", "--model", tiny_model, "--context", 100, "--batch", 3,
+                        "--json").stdout)["memory_at"]
+    # Three requests of seven blocks of 16 tokens; two layers, K and V, two heads of 64 in f16.
+    assert at["kv_cache_bytes"] == 3 * 7 * 16 * 2 * 2 * 2 * 64 * 2
+    assert at["total_bytes"] == at["kv_cache_bytes"] + at["weights_bytes"]
+    too_long = run(binary, "inspect", "--model", tiny_model, "--context", 100_000)
+    assert too_long.returncode == 2 and "4096" in too_long.stderr
     text = run(binary, "inspect", "--model", tiny_model).stdout
-    assert "family: B" in text
+    assert re.search(r"^family +B$", text, re.M)
+    assert re.search(r"^  ternary layers +\d+ +\d+", text, re.M)
 
 
 def test_eval_command(binary, tiny_model, tmp_path):

@@ -28,8 +28,8 @@ class Writer {
 
   GgufContents Write() {
     WriteMetadata();
-    Dense("token_embd", weights_.embedding);
-    if (!config_.tie_embeddings) Dense("output", weights_.head);
+    Table("token_embd", weights_.embedding, weights_.ternary_embedding);
+    if (!config_.tie_embeddings) Table("output", weights_.head, weights_.untied_ternary_head);
     Vector("output_norm.weight", weights_.final_norm.span());
     for (size_t i = 0; i < weights_.layers.size(); ++i) {
       WriteLayer(absl::StrCat("blk.", i, "."), weights_.layers[i]);
@@ -55,7 +55,11 @@ class Writer {
     Number("context_length", static_cast<uint32_t>(config_.max_positions));
     Number("attention.layer_norm_rms_epsilon", static_cast<float>(config_.rms_norm_eps));
     Number("rope.freq_base", static_cast<float>(config_.rope.theta));
-    contents_.metadata.emplace_back("tokenizer.ggml.eos_token_id", GgufNumber(uint32_t{2}));
+    if (config_.rope.scaling != RopeScaling::kYarn) return;
+    contents_.metadata.emplace_back(architecture_ + ".rope.scaling.type", GgufText("yarn"));
+    Number("rope.scaling.factor", static_cast<float>(config_.rope.factor));
+    Number("rope.scaling.original_context_length",
+           static_cast<uint32_t>(config_.rope.original_max_positions));
   }
 
   void Add(const std::string& name, uint32_t type, std::vector<uint64_t> dims, std::string bytes) {
@@ -88,8 +92,12 @@ class Writer {
     return head * config_.head_dim + pair + (row % 2 == 0 ? 0 : half);
   }
 
-  void Linear(const std::string& name, const TernaryLinearWeights& linear, bool rotated) {
-    const TernaryMatrix& w = linear.w;
+  void Table(const std::string& name, const DenseMatrix& dense, const TernaryMatrix& ternary) {
+    if (ternary.empty()) return Dense(name, dense);
+    Ternary(name, ternary, false);
+  }
+
+  void Ternary(const std::string& name, const TernaryMatrix& w, bool rotated) {
     std::vector<uint8_t> codes;
     std::vector<float> values;
     const int64_t group = GroupOf(packing_, w.cols());
@@ -108,9 +116,13 @@ class Writer {
     Add(name + ".weight", TypeOf(packing_),
         {static_cast<uint64_t>(w.cols()), static_cast<uint64_t>(w.rows())},
         Pack(codes, scales, values));
+  }
+
+  void Linear(const std::string& name, const TernaryLinearWeights& linear, bool rotated) {
+    Ternary(name, linear.w, rotated);
     if (linear.bias.empty()) return;
     std::vector<float> bias;
-    for (int64_t row = 0; row < w.rows(); ++row) {
+    for (int64_t row = 0; row < linear.w.rows(); ++row) {
       bias.push_back(linear.bias.span()[OurRow(row, rotated)]);
     }
     Vector(name + ".bias", bias);

@@ -14,9 +14,9 @@ namespace sterna::testing {
 // How ternary weights are packed in a file.
 enum class GgufPacking { kTq1_0, kTq2_0, kQ2_0Group64, kQ2_0Group128, kI2sX86, kI2sArm, kF16 };
 
-// The model as a file of `architecture` ("llama", "bitnet", "bitnet-b1.58", "bitnet-25"). Scales
-// must be exact in half precision (I2_S: for the tensor), sizes what the packing takes. Embedding
-// and head are F32. No tokenizer.
+// The model as a file of `architecture`, e.g. "llama"; of its rotary scaling only yarn is written.
+// Scales must be exact in half precision (I2_S: for the tensor), sizes what the packing takes.
+// Embedding and head are F32. No tokenizer.
 GgufContents GgufModelOf(const Checkpoint& checkpoint, const std::string& architecture,
                          GgufPacking packing);
 

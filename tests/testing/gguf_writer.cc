@@ -94,6 +94,29 @@ GgufBytes GgufList(const std::vector<GgufBytes>& elements, uint32_t type) {
   return list;
 }
 
+namespace {
+
+template <typename T>
+GgufBytes ValueBytes(const T& value) {
+  return GgufNumber(value);
+}
+
+GgufBytes ValueBytes(const std::string& text) { return GgufText(text); }
+
+template <typename T>
+GgufBytes ValueBytes(const std::vector<T>& list) {
+  std::vector<GgufBytes> elements;
+  elements.reserve(list.size());
+  for (const T& element : list) elements.push_back(ValueBytes(element));
+  return GgufList(elements, ValueBytes(T()).type);
+}
+
+}  // namespace
+
+std::pair<std::string, GgufBytes> GgufPair(const GgufKeyValue& pair) {
+  return {pair.first, std::visit([](const auto& value) { return ValueBytes(value); }, pair.second)};
+}
+
 std::string GgufHeaderBytes(const GgufContents& contents) {
   std::string out = contents.magic;
   Append(out, contents.version);

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include "engine/model/gguf_value.h"
+
 namespace sterna::testing {
 
 // A metadata value: its type's number and its bytes.
@@ -26,6 +28,7 @@ GgufBytes GgufNumber(T value);
 GgufBytes GgufText(std::string_view text);
 // Of elements of one type, arrays among them; `type` is for an array without elements.
 GgufBytes GgufList(const std::vector<GgufBytes>& elements, uint32_t type = 0);
+std::pair<std::string, GgufBytes> GgufPair(const GgufKeyValue& pair);
 
 struct GgufTensorBytes {
   std::string name;

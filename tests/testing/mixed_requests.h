@@ -49,6 +49,8 @@ inline std::vector<Request> MixedRequests(int count) {
     if (i % 6 == 2) s.frequency_penalty = 0.7f;
     if (i % 6 == 3) s.presence_penalty = -0.4f;
     if (i % 7 == 0) s.logit_bias = {{65, 3.0f}, {66, -100.0f}};
+    if (i % 4 == 2) s.num_prompt_logprobs = i % 3;
+    if (i % 8 == 6) request.stop.max_tokens = 0;
     request.priority = i % 3;
     requests.push_back(std::move(request));
   }
@@ -71,27 +73,33 @@ inline std::vector<Output> RunAlone(TinyEngine& tiny, const std::vector<Request>
   return outputs;
 }
 
+inline void ExpectSameBits(const std::vector<OutputToken>& expected,
+                           const std::vector<OutputToken>& actual, const std::string& where) {
+  ASSERT_EQ(expected.size(), actual.size()) << where;
+  for (size_t t = 0; t < expected.size(); ++t) {
+    const OutputToken& e = expected[t];
+    const OutputToken& a = actual[t];
+    ASSERT_EQ(e.id, a.id) << where << ", token " << t;
+    ASSERT_EQ(std::bit_cast<uint32_t>(e.logprob), std::bit_cast<uint32_t>(a.logprob))
+        << where << ", token " << t;
+    ASSERT_EQ(e.top.size(), a.top.size());
+    for (size_t k = 0; k < e.top.size(); ++k) {
+      ASSERT_EQ(e.top[k].token, a.top[k].token) << where << ", token " << t;
+      ASSERT_EQ(std::bit_cast<uint32_t>(e.top[k].logprob),
+                std::bit_cast<uint32_t>(a.top[k].logprob))
+          << where << ", token " << t;
+    }
+  }
+}
+
 inline void ExpectSameBits(const std::vector<Output>& expected, const std::vector<Output>& actual,
                            const std::string& what) {
   ASSERT_EQ(expected.size(), actual.size());
   for (size_t i = 0; i < expected.size(); ++i) {
     const std::string where = what + ", request " + std::to_string(i);
     EXPECT_EQ(expected[i].text, actual[i].text) << where;
-    ASSERT_EQ(expected[i].tokens.size(), actual[i].tokens.size()) << where;
-    for (size_t t = 0; t < expected[i].tokens.size(); ++t) {
-      const OutputToken& e = expected[i].tokens[t];
-      const OutputToken& a = actual[i].tokens[t];
-      ASSERT_EQ(e.id, a.id) << where << ", token " << t;
-      ASSERT_EQ(std::bit_cast<uint32_t>(e.logprob), std::bit_cast<uint32_t>(a.logprob))
-          << where << ", token " << t;
-      ASSERT_EQ(e.top.size(), a.top.size());
-      for (size_t k = 0; k < e.top.size(); ++k) {
-        ASSERT_EQ(e.top[k].token, a.top[k].token) << where << ", token " << t;
-        ASSERT_EQ(std::bit_cast<uint32_t>(e.top[k].logprob),
-                  std::bit_cast<uint32_t>(a.top[k].logprob))
-            << where << ", token " << t;
-      }
-    }
+    ExpectSameBits(expected[i].prompt_logprobs, actual[i].prompt_logprobs, where + ", prompt");
+    ExpectSameBits(expected[i].tokens, actual[i].tokens, where);
   }
 }
 

@@ -164,10 +164,12 @@ class SeparateMemoryOps final : public Ops<F> {
 
   void EmbedTokens(const EmbedTokensParams<F>& p) override {
     AllDevice(p.token_ids, p.drawn, p.table, p.x);
+    if (p.ternary_table != nullptr) AllDevice(*p.ternary_table);
     Run([this, p] {
       std::vector<int32_t> ids;
       for (const int32_t id : p.token_ids) ids.push_back(KnownToken(id, p.drawn));
-      ops_->EmbedTokens({.token_ids = ids, .table = p.table, .x = p.x});
+      ops_->EmbedTokens(
+          {.token_ids = ids, .table = p.table, .ternary_table = p.ternary_table, .x = p.x});
     });
   }
   void RmsNorm(const RmsNormParams<F>& p) override {

@@ -49,6 +49,7 @@ class ByteTokenizer final : public Tokenizer {
   std::string TokenBytes(int32_t id) const override {
     return id >= 0 && id < 256 ? std::string(1, static_cast<char>(id)) : std::string();
   }
+  std::string_view kind() const override { return "bytes"; }
   bool StripsLeadingSpace() const override { return false; }
   int32_t vocab_size() const override { return 260; }
   std::optional<int32_t> bos_id() const override { return 256; }
@@ -191,6 +192,7 @@ class TinyEngine {
 
 // Everything one stream brought.
 struct Output {
+  std::vector<OutputToken> prompt_logprobs;
   std::vector<OutputToken> tokens;
   std::string text;
   Completion end;
@@ -201,6 +203,9 @@ inline Output ReadAll(TokenStream& stream) {
   while (true) {
     StreamUpdate update = stream.WaitAndTake();
     STERNA_CHECK(!update.empty());
+    STERNA_CHECK(update.prompt_logprobs.empty() || output.tokens.empty());
+    output.prompt_logprobs.insert(output.prompt_logprobs.end(), update.prompt_logprobs.begin(),
+                                  update.prompt_logprobs.end());
     output.tokens.insert(output.tokens.end(), update.tokens.begin(), update.tokens.end());
     output.text += update.text;
     if (update.end) {

@@ -52,10 +52,13 @@ struct LoopState {
   bool changed_called = false;
 };
 
+// About what one more string, scope, namespace or entry of a dict takes on the heap.
+inline constexpr size_t kObjectBytes = 128;
+
 // Bounds of one render. They are far above what conversations need, and low enough that a hostile
 // template ends within seconds.
-inline constexpr size_t kMaxStringBytes = 32 << 20;
-inline constexpr int64_t kMaxSteps = 20'000'000;
+inline constexpr size_t kMaxStringBytes = 16 << 20;
+inline constexpr int64_t kMaxSteps = 5'000'000;
 inline constexpr int kMaxEvalDepth = 600;
 inline constexpr int64_t kMaxRange = 100'000;  // Jinja's sandbox has the same
 
@@ -65,13 +68,19 @@ class Runtime {
 
   int64_t now_unix_seconds() const { return now_unix_seconds_; }
 
-  // Accounts for work: `bytes` of text or items touched. ResourceExhausted once the budget is
-  // spent.
+  // Accounts for work: `bytes` of text or items touched, or kept in memory: what is allocated is
+  // bounded by what is charged. ResourceExhausted once the budget is spent.
   Status Charge(size_t bytes = 0) {
     steps_ += 1 + static_cast<int64_t>(bytes / 64);
     if (steps_ <= kMaxSteps) return absl::OkStatus();
     return absl::ResourceExhaustedError("the chat template does more work than is allowed");
   }
+
+  // The same for text whose characters are looked at one by one, which takes longer than copying.
+  Status ChargeCharacters(size_t bytes) { return Charge(8 * bytes); }
+
+  // For making a dict or namespace of `entries`: each takes about 128 bytes and its key.
+  Status ChargeEntries(const std::vector<std::pair<Value, Value>>& entries);
 
   // A string the template made: charged, and refused above kMaxStringBytes.
   StatusOr<Value> MakeString(std::string text, bool safe = false);

@@ -132,6 +132,7 @@ StatusOr<Value> Evaluator::EvalDict(const Expression& expression, const Scope& s
     STERNA_ASSIGN_OR_RETURN(Value value, Eval(*expression.children[i + 1], scope));
     entries.emplace_back(std::move(key), std::move(value));
   }
+  STERNA_RETURN_IF_ERROR(runtime_.ChargeEntries(entries));
   return Value::MakeDict(std::move(entries));
 }
 
@@ -214,6 +215,7 @@ StatusOr<Value> Evaluator::EvalConcat(const Expression& expression, const Scope&
     STERNA_ASSIGN_OR_RETURN(const Value value, Eval(*child, scope));
     STERNA_RETURN_IF_ERROR(runtime_.Charge(value.weight()));
     text += Str(value);
+    if (text.size() > kMaxStringBytes) break;  // MakeString refuses it
   }
   return runtime_.MakeString(std::move(text));
 }

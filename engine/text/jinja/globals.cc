@@ -41,7 +41,7 @@ StatusOr<Value> Range(Runtime* runtime, const Arguments& arguments) {
 }
 
 // The entries of a first argument that is a dict, then the named arguments.
-StatusOr<std::vector<std::pair<Value, Value>>> DictEntries(const char* what,
+StatusOr<std::vector<std::pair<Value, Value>>> DictEntries(Runtime* runtime, const char* what,
                                                            const Arguments& arguments) {
   std::vector<std::pair<Value, Value>> entries;
   if (arguments.positional.size() > 1 ||
@@ -54,16 +54,18 @@ StatusOr<std::vector<std::pair<Value, Value>>> DictEntries(const char* what,
   if (!arguments.positional.empty()) entries = arguments.positional[0].dict().entries;
   for (const auto& [name, value] : arguments.named)
     entries.emplace_back(Value::String(name), value);
+  STERNA_RETURN_IF_ERROR(runtime->ChargeEntries(entries));
   return entries;
 }
 
-StatusOr<Value> MakeDict(Runtime*, const Arguments& arguments) {
-  STERNA_ASSIGN_OR_RETURN(auto entries, DictEntries("dict()", arguments));
+StatusOr<Value> MakeDict(Runtime* runtime, const Arguments& arguments) {
+  STERNA_ASSIGN_OR_RETURN(auto entries, DictEntries(runtime, "dict()", arguments));
   return Value::MakeDict(std::move(entries));
 }
 
 StatusOr<Value> MakeNamespace(Runtime* runtime, const Arguments& arguments) {
-  STERNA_ASSIGN_OR_RETURN(auto entries, DictEntries("namespace()", arguments));
+  STERNA_ASSIGN_OR_RETURN(auto entries, DictEntries(runtime, "namespace()", arguments));
+  STERNA_RETURN_IF_ERROR(runtime->Charge(kObjectBytes));
   Namespace* result = runtime->NewNamespace();
   for (auto& [name, value] : entries) {
     if (!name.is_string() || name.string().starts_with('_')) {
@@ -97,7 +99,9 @@ StatusOr<Value> StrftimeNow(Runtime* runtime, const Arguments& arguments) {
   }
   std::string result;
   const std::string& text = format->string();
+  STERNA_RETURN_IF_ERROR(runtime->Charge(text.size()));
   for (size_t i = 0; i < text.size(); ++i) {
+    if (result.size() > kMaxStringBytes) break;  // MakeString refuses it
     if (text[i] != '%' || i + 1 == text.size()) {
       result += text[i];
       continue;

@@ -72,6 +72,8 @@ class Interpreter {
         return Flow::kNext;
       }
       case Statement::kMacro:
+        // The scope, which may be one of each of a loop's iterations, is kept with it.
+        STERNA_RETURN_IF_ERROR(runtime_.Charge(8 * kObjectBytes));
         scope->has_macros = true;
         scope->variables[statement.text] = MakeMacro(statement, scope);
         return Flow::kNext;

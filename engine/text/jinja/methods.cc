@@ -43,10 +43,14 @@ StatusOr<Value> StripMethod(Runtime* runtime, const Value& self, const Arguments
     STERNA_ASSIGN_OR_RETURN(held, TextArgument(arguments, 0, "chars"));
     set = held;
   }
-  return runtime->MakeString(std::string(Strip(self.string(), set, kLeft, kRight)));
+  const std::string_view stripped = Strip(self.string(), set, kLeft, kRight);
+  STERNA_RETURN_IF_ERROR(
+      runtime->ChargeCharacters(self.string().size() - stripped.size() + held.size()));
+  return runtime->MakeString(std::string(stripped));
 }
 
 StatusOr<Value> StringList(Runtime* runtime, std::vector<std::string> parts) {
+  STERNA_RETURN_IF_ERROR(runtime->Charge(parts.size() * kObjectBytes));
   std::vector<Value> items;
   for (std::string& part : parts) {
     STERNA_ASSIGN_OR_RETURN(Value item, runtime->MakeString(std::move(part)));
@@ -79,13 +83,14 @@ StatusOr<Value> SplitLinesMethod(Runtime* runtime, const Value& self, const Argu
 
 // A string, or a tuple of which one fits.
 template <bool kAtEnd>
-StatusOr<Value> AffixMethod(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> AffixMethod(Runtime* runtime, const Value& self, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check(kAtEnd ? "endswith()" : "startswith()", {"affix"}));
   const auto fits = [&](const Value& affix) {
     return affix.is_string() && (kAtEnd ? self.string().ends_with(affix.string())
                                         : self.string().starts_with(affix.string()));
   };
   const Value* affix = arguments.Find(0, "affix");
+  STERNA_RETURN_IF_ERROR(runtime->Charge(affix != nullptr ? affix->weight() : 0));
   if (affix != nullptr && affix->is_sequence(SequenceKind::kTuple)) {
     return Value::Bool(std::any_of(affix->items().begin(), affix->items().end(), fits));
   }
@@ -152,6 +157,7 @@ template <bool kAtEnd>
 StatusOr<Value> RemoveAffixMethod(Runtime* runtime, const Value& self, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("removeprefix()", {"affix"}));
   STERNA_ASSIGN_OR_RETURN(const std::string affix, TextArgument(arguments, 0, "affix"));
+  STERNA_RETURN_IF_ERROR(runtime->Charge(self.string().size()));
   std::string text = self.string();
   if (kAtEnd && text.ends_with(affix)) text.resize(text.size() - affix.size());
   if (!kAtEnd && text.starts_with(affix)) text.erase(0, affix.size());
@@ -159,16 +165,19 @@ StatusOr<Value> RemoveAffixMethod(Runtime* runtime, const Value& self, const Arg
 }
 
 template <bool (*kHolds)(char32_t)>
-StatusOr<Value> EachCharacterMethod(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> EachCharacterMethod(Runtime* runtime, const Value& self,
+                                    const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("the method", {}));
+  STERNA_RETURN_IF_ERROR(runtime->ChargeCharacters(self.string().size()));
   const std::u32string text = ToCodePoints(self.string());
   return Value::Bool(!text.empty() && std::all_of(text.begin(), text.end(), kHolds));
 }
 
-StatusOr<Value> DictGet(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> DictGet(Runtime* runtime, const Value& self, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("get()", {"key", "default"}));
   const Value* key = arguments.Find(0, "key");
   if (key == nullptr) return absl::InvalidArgumentError("get() needs a key");
+  STERNA_RETURN_IF_ERROR(runtime->Charge(key->weight()));
   if (const Value* found = self.dict().Find(*key)) return *found;
   const Value* otherwise = arguments.Find(1, "default");
   return otherwise != nullptr ? *otherwise : Value();
@@ -200,8 +209,9 @@ StatusOr<Value> Copy(Runtime*, const Value& self, const Arguments& arguments) {
   return self;  // values never change
 }
 
-StatusOr<Value> ListIndex(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> ListIndex(Runtime* runtime, const Value& self, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("index()", {"value"}));
+  STERNA_RETURN_IF_ERROR(runtime->Charge(self.weight()));
   const Value* wanted = arguments.Find(0, "value");
   for (size_t i = 0; wanted != nullptr && i < self.items().size(); ++i) {
     if (Equal(self.items()[i], *wanted)) return Value::Int(static_cast<int64_t>(i));
@@ -209,8 +219,9 @@ StatusOr<Value> ListIndex(Runtime*, const Value& self, const Arguments& argument
   return absl::InvalidArgumentError("index(): the value is not in the list");
 }
 
-StatusOr<Value> ListCount(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> ListCount(Runtime* runtime, const Value& self, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("count()", {"value"}));
+  STERNA_RETURN_IF_ERROR(runtime->Charge(self.weight()));
   const Value* wanted = arguments.Find(0, "value");
   if (wanted == nullptr) return absl::InvalidArgumentError("count() needs a value");
   return Value::Int(std::count_if(self.items().begin(), self.items().end(),
@@ -222,7 +233,10 @@ StatusOr<Value> LoopCycle(Runtime*, const Value& self, const Arguments& argument
   return arguments.positional[self.loop().index % arguments.positional.size()];
 }
 
-StatusOr<Value> LoopChanged(Runtime*, const Value& self, const Arguments& arguments) {
+StatusOr<Value> LoopChanged(Runtime* runtime, const Value& self, const Arguments& arguments) {
+  for (const Value& value : arguments.positional) {
+    STERNA_RETURN_IF_ERROR(runtime->Charge(value.weight()));
+  }
   LoopState& loop = self.loop();
   const bool same = loop.changed_called &&
                     std::equal(loop.last_changed.begin(), loop.last_changed.end(),

@@ -148,6 +148,12 @@ bool IsListOrTuple(const Value& value) {
 
 }  // namespace
 
+Status Runtime::ChargeEntries(const std::vector<std::pair<Value, Value>>& entries) {
+  size_t bytes = entries.size() * kObjectBytes;
+  for (const auto& [key, value] : entries) bytes += key.weight();
+  return Charge(bytes);
+}
+
 StatusOr<Value> Runtime::MakeString(std::string text, bool safe) {
   STERNA_RETURN_IF_ERROR(Charge(text.size()));
   if (text.size() > kMaxStringBytes) {
@@ -174,6 +180,7 @@ StatusOr<Value> GetAttribute(const Value& object, const std::string& name) {
 
 StatusOr<Value> GetItem(Runtime* runtime, const Value& object, const Value& key) {
   if (object.is_undefined()) return UndefinedError(object);
+  STERNA_RETURN_IF_ERROR(runtime->Charge(key.weight()));
   if (object.is_dict()) {
     if (const Value* found = object.dict().Find(key)) return *found;
   }
@@ -265,7 +272,7 @@ StatusOr<std::vector<Value>> Iterate(Runtime* runtime, const Value& value) {
     return items;
   }
   if (value.is_string()) {
-    STERNA_RETURN_IF_ERROR(runtime->Charge(value.string().size() * sizeof(Value)));
+    STERNA_RETURN_IF_ERROR(runtime->Charge(value.string().size() * kObjectBytes));
     for (const char32_t c : ToCodePoints(value.string())) {
       items.push_back(Value::String(FromCodePoints({&c, 1})));
     }

@@ -25,13 +25,16 @@ StatusOr<Value> Change(Runtime* runtime, const Value& value, const Arguments& ar
 StatusOr<Value> Trim(Runtime* runtime, const Value& value, const Arguments& arguments) {
   STERNA_RETURN_IF_ERROR(arguments.Check("trim", {"chars"}));
   const Value* chars = arguments.Find(0, "chars");
-  const std::string text = Str(value);
-  if (chars == nullptr || chars->is_none()) {
-    return runtime->MakeString(std::string(Strip(text, std::nullopt, true, true)), value.is_safe());
+  std::optional<std::string_view> set;
+  if (chars != nullptr && !chars->is_none()) {
+    if (!chars->is_string()) return absl::InvalidArgumentError("trim: chars must be a string");
+    set = chars->string();
   }
-  if (!chars->is_string()) return absl::InvalidArgumentError("trim: chars must be a string");
-  return runtime->MakeString(std::string(Strip(text, chars->string(), true, true)),
-                             value.is_safe());
+  const std::string text = Str(value);
+  const std::string_view trimmed = Strip(text, set, true, true);
+  STERNA_RETURN_IF_ERROR(runtime->ChargeCharacters(text.size() - trimmed.size() +
+                                                   set.value_or(std::string_view()).size()));
+  return runtime->MakeString(std::string(trimmed), value.is_safe());
 }
 
 StatusOr<Value> ToString(Runtime* runtime, const Value& value, const Arguments& arguments) {

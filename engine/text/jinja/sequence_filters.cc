@@ -17,27 +17,30 @@ namespace {
 // "a.b.0" followed from `item`; integers index. `otherwise` replaces what is undefined on the way.
 StatusOr<Value> FollowPath(Runtime* runtime, Value item, const Value& path,
                            const Value* otherwise = nullptr) {
-  std::vector<Value> parts;
-  if (path.is_string()) {
-    for (std::string& part : Split(path.string(), ".", -1, false)) {
-      int64_t index = 0;
-      const bool is_index = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
-        return c >= '0' && c <= '9';
-      }) && absl::SimpleAtoi(part, &index);
-      parts.push_back(is_index ? Value::Int(index) : Value::String(std::move(part)));
-    }
-  } else {
-    parts.push_back(path);
-  }
-  for (const Value& part : parts) {
-    STERNA_ASSIGN_OR_RETURN(item, GetItem(runtime, item, part));
-    if (otherwise != nullptr && item.is_undefined()) item = *otherwise;
+  const auto follow = [&](const Value& part) -> StatusOr<Value> {
+    STERNA_ASSIGN_OR_RETURN(Value found, GetItem(runtime, item, part));
+    return otherwise != nullptr && found.is_undefined() ? *otherwise : found;
+  };
+  if (!path.is_string()) return follow(path);
+  const std::string_view text = path.string();
+  size_t begin = 0;
+  while (begin <= text.size()) {
+    const size_t end = std::min(text.find('.', begin), text.size());
+    const std::string part(text.substr(begin, end - begin));
+    begin = end + 1;
+    STERNA_RETURN_IF_ERROR(runtime->Charge(part.size()));
+    int64_t index = 0;
+    const bool is_index = !part.empty() && std::all_of(part.begin(), part.end(), [](char c) {
+      return c >= '0' && c <= '9';
+    }) && absl::SimpleAtoi(part, &index);
+    STERNA_ASSIGN_OR_RETURN(item, follow(is_index ? Value::Int(index) : Value::String(part)));
   }
   return item;
 }
 
 // Texts in lower case unless case counts.
-Value SortKey(Value value, bool case_sensitive) {
+StatusOr<Value> SortKey(Runtime* runtime, Value value, bool case_sensitive) {
+  STERNA_RETURN_IF_ERROR(runtime->ChargeCharacters(value.is_string() ? value.weight() : 0));
   if (case_sensitive || !value.is_string()) return value;
   return Value::String(Lower(value.string()));
 }
@@ -204,16 +207,22 @@ StatusOr<Value> Sort(Runtime* runtime, const Value& value, const Arguments& argu
   const bool case_sensitive = FlagArgument(arguments, 1, "case_sensitive", false);
   const Value* attribute = arguments.Find(2, "attribute");
   STERNA_ASSIGN_OR_RETURN(const std::vector<Value> items, Iterate(runtime, value));
+  std::vector<std::string> paths;
+  if (attribute != nullptr && !attribute->is_none()) {
+    STERNA_RETURN_IF_ERROR(runtime->Charge(attribute->weight() * sizeof(std::string)));
+    paths = Split(Str(*attribute), ",", -1, false);
+  }
   std::vector<std::pair<Value, Value>> keyed;
   for (const Value& item : items) {
     std::vector<Value> key;
-    if (attribute == nullptr || attribute->is_none()) {
-      key.push_back(SortKey(item, case_sensitive));
-    } else {
-      for (const std::string& path : Split(Str(*attribute), ",", -1, false)) {
-        STERNA_ASSIGN_OR_RETURN(Value part, FollowPath(runtime, item, Value::String(path)));
-        key.push_back(SortKey(std::move(part), case_sensitive));
-      }
+    if (paths.empty()) {
+      STERNA_ASSIGN_OR_RETURN(Value part, SortKey(runtime, item, case_sensitive));
+      key.push_back(std::move(part));
+    }
+    for (const std::string& path : paths) {
+      STERNA_ASSIGN_OR_RETURN(Value part, FollowPath(runtime, item, Value::String(path)));
+      STERNA_ASSIGN_OR_RETURN(part, SortKey(runtime, std::move(part), case_sensitive));
+      key.push_back(std::move(part));
     }
     STERNA_ASSIGN_OR_RETURN(Value key_value, Value::List(std::move(key)));
     keyed.emplace_back(std::move(key_value), item);
@@ -236,9 +245,12 @@ StatusOr<Value> DictSort(Runtime* runtime, const Value& value, const Arguments& 
   }
   const bool case_sensitive = FlagArgument(arguments, 0, "case_sensitive", false);
   std::vector<std::pair<Value, Value>> keyed;
+  STERNA_RETURN_IF_ERROR(runtime->Charge(value.weight()));
   for (const auto& [key, entry] : value.dict().entries) {
     STERNA_ASSIGN_OR_RETURN(Value item, Value::MakeSequence(SequenceKind::kTuple, {key, entry}));
-    keyed.emplace_back(SortKey(part == "key" ? key : entry, case_sensitive), std::move(item));
+    STERNA_ASSIGN_OR_RETURN(Value sort_key,
+                            SortKey(runtime, part == "key" ? key : entry, case_sensitive));
+    keyed.emplace_back(std::move(sort_key), std::move(item));
   }
   STERNA_ASSIGN_OR_RETURN(
       std::vector<Value> sorted,
@@ -259,8 +271,8 @@ StatusOr<Value> Unique(Runtime* runtime, const Value& value, const Arguments& ar
       STERNA_ASSIGN_OR_RETURN(key, FollowPath(runtime, std::move(key), *attribute));
     }
     STERNA_RETURN_IF_ERROR(runtime->Charge(key.weight()));
-    keyed.emplace_back(SortKey(std::move(key), case_sensitive),
-                       Value::Int(static_cast<int64_t>(i)));
+    STERNA_ASSIGN_OR_RETURN(key, SortKey(runtime, std::move(key), case_sensitive));
+    keyed.emplace_back(std::move(key), Value::Int(static_cast<int64_t>(i)));
   }
   STERNA_ASSIGN_OR_RETURN(const Value firsts, Value::MakeDict(std::move(keyed)));
   std::set<int64_t> kept;
@@ -300,7 +312,8 @@ StatusOr<Value> Extreme(Runtime* runtime, const Value& value, const Arguments& a
     if (attribute != nullptr && !attribute->is_none()) {
       STERNA_ASSIGN_OR_RETURN(key, FollowPath(runtime, std::move(key), *attribute));
     }
-    key = SortKey(std::move(key), case_sensitive);
+    STERNA_RETURN_IF_ERROR(runtime->Charge(key.weight()));
+    STERNA_ASSIGN_OR_RETURN(key, SortKey(runtime, std::move(key), case_sensitive));
     int order = kMax ? 1 : -1;
     if (best_key) {
       STERNA_ASSIGN_OR_RETURN(order, Compare(key, *best_key));

@@ -49,11 +49,17 @@ StatusOr<Value> TheArgument(const Arguments& arguments) {
   return absl::InvalidArgumentError("the test takes one argument");
 }
 
+// Comparing costs what the lighter of the two has.
+Status ChargeComparison(Runtime* runtime, const Value& a, const Value& b) {
+  return runtime->Charge(std::min(a.weight(), b.weight()));
+}
+
 enum class Order { kLess, kLessOrEqual, kGreater, kGreaterOrEqual };
 
 template <Order kOrder>
-StatusOr<bool> Ordered(Runtime*, const Value& value, const Arguments& arguments) {
+StatusOr<bool> Ordered(Runtime* runtime, const Value& value, const Arguments& arguments) {
   STERNA_ASSIGN_OR_RETURN(const Value other, TheArgument(arguments));
+  STERNA_RETURN_IF_ERROR(ChargeComparison(runtime, value, other));
   STERNA_ASSIGN_OR_RETURN(const int order, Compare(value, other));
   switch (kOrder) {
     case Order::kLess:
@@ -69,8 +75,9 @@ StatusOr<bool> Ordered(Runtime*, const Value& value, const Arguments& arguments)
 }
 
 template <bool kWanted>
-StatusOr<bool> Equals(Runtime*, const Value& value, const Arguments& arguments) {
+StatusOr<bool> Equals(Runtime* runtime, const Value& value, const Arguments& arguments) {
   STERNA_ASSIGN_OR_RETURN(const Value other, TheArgument(arguments));
+  STERNA_RETURN_IF_ERROR(ChargeComparison(runtime, value, other));
   return Equal(value, other) == kWanted;
 }
 

@@ -54,14 +54,15 @@ std::vector<std::string> SplitAtSpace(std::string_view text, int64_t max_splits,
       break;
     }
     size_t cut = std::string_view::npos, after = 0;
-    for (size_t pos = 0; pos < rest.size();) {
+    for (size_t pos = from_right ? rest.size() : 0; from_right ? pos > 0 : pos < rest.size();) {
+      if (from_right) pos = PreviousCharacter(rest, pos);
       const Utf8Unit unit = ReadUtf8(rest, pos);
       if (IsSpace(unit.code_point)) {
         cut = pos;
         after = pos + unit.length;
-        if (!from_right) break;
+        break;
       }
-      pos += unit.length;
+      if (!from_right) pos += unit.length;
     }
     if (cut == std::string_view::npos) {
       parts.emplace_back(rest);
@@ -128,8 +129,9 @@ std::string_view Strip(std::string_view text, std::optional<std::string_view> ch
                        bool right) {
   std::u32string set;
   if (chars) set = ToCodePoints(*chars);
+  std::sort(set.begin(), set.end());
   const auto strips = [&](char32_t c) {
-    return chars ? set.find(c) != std::u32string::npos : IsSpace(c);
+    return chars ? std::binary_search(set.begin(), set.end(), c) : IsSpace(c);
   };
   while (left && !text.empty()) {
     const Utf8Unit unit = ReadUtf8(text, 0);
@@ -137,8 +139,7 @@ std::string_view Strip(std::string_view text, std::optional<std::string_view> ch
     text.remove_prefix(unit.length);
   }
   while (right && !text.empty()) {
-    size_t last = text.size() - 1;
-    while ((static_cast<unsigned char>(text[last]) & 0xC0) == 0x80) --last;
+    const size_t last = PreviousCharacter(text, text.size());
     if (!strips(ReadUtf8(text, last).code_point)) break;
     text = text.substr(0, last);
   }

@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "engine/text/jinja/environment.h"
 #include "engine/text/jinja/print.h"
+#include "engine/text/utf8.h"
 
 namespace sterna::jinja {
 namespace {
@@ -48,7 +49,18 @@ std::optional<std::string> HashKey(const Value& key) {
   return std::nullopt;
 }
 
+constexpr size_t kMaxHintBytes = 200;
+
 }  // namespace
+
+// The hint may name a key of megabytes, and is kept as long as the value.
+Value Value::MakeUndefined(std::string hint) {
+  if (hint.size() > kMaxHintBytes) {
+    hint.resize(PreviousCharacter(hint, kMaxHintBytes));
+    hint += "...";
+  }
+  return Value(Undefined{std::move(hint)});
+}
 
 StatusOr<Value> Value::MakeSequence(SequenceKind kind, std::vector<Value> items,
                                     std::string type_name) {

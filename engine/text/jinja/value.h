@@ -29,7 +29,7 @@ struct Callable;   // a macro, a global function or a bound method; see environm
 struct LoopState;  // the variable `loop`; see environment.h
 
 inline constexpr int kMaxValueDepth = 200;
-inline constexpr size_t kMaxValueWeight = 32 << 20;
+inline constexpr size_t kMaxValueWeight = 16 << 20;
 
 // The sequences differ in what Python lets one do with them, not in what they hold.
 enum class SequenceKind {
@@ -60,7 +60,7 @@ class Value {
   };
 
   Value() : data_(None{}) {}
-  static Value MakeUndefined(std::string hint) { return Value(Undefined{std::move(hint)}); }
+  static Value MakeUndefined(std::string hint);  // a long one is cut
   static Value Bool(bool value) { return Value(value); }
   static Value Int(int64_t value) { return Value(value); }
   static Value Float(double value) { return Value(value); }

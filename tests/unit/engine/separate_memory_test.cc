@@ -55,6 +55,16 @@ ModelConfig RichConfig() {
   return config;
 }
 
+// Ternary throughout, in groups.
+ModelConfig GroupedConfig(bool tied) {
+  ModelConfig config = TinyConfig();
+  config.family = CheckpointFamily::kGrouped;
+  config.tie_embeddings = tied;
+  config.qk_norm = true;
+  config.scale_group_size = kTernaryBlockCols;
+  return config;
+}
+
 // Logits of 40 tokens, two steps, on `plain` and on the same with memory of its own.
 template <typename F>
 void ExpectSameLogits(const ModelConfig& config, uint64_t seed, bool sub_norms,
@@ -74,6 +84,10 @@ TEST(SeparateMemoryTest, ModelsHaveTheSameLogits) {
     for (const KvType kv_type : {KvType::kFull, KvType::kF16, KvType::kI8}) {
       ExpectSameLogits<float>(TinyConfig(), 1, /*sub_norms=*/true, {}, kv_type, *Cpu(isa),
                               Cpu(isa));
+    }
+    for (const bool tied : {true, false}) {
+      ExpectSameLogits<float>(GroupedConfig(tied), 3, /*sub_norms=*/false, {}, KvType::kF16,
+                              *Cpu(isa), Cpu(isa));
     }
     for (const HeadType head : {HeadType::kAsStored, HeadType::kInt8}) {
       ExpectSameLogits<float>(RichConfig(), 2, /*sub_norms=*/false, {.type = head}, KvType::kFull,
@@ -311,6 +325,24 @@ TEST(PlaceWeightsTest, FreesTheHostsCopiesAndPlacesATiedMatrixOnce) {
     EXPECT_EQ(weights.num_parameters(), parameters);
     EXPECT_EQ(weights.ternary_bytes(), ternary_bytes);
     EXPECT_EQ(weights.dense_bytes(), dense_bytes);
+  }
+}
+
+TEST(PlaceWeightsTest, PlacesTernaryEmbeddingAndHead) {
+  for (const bool tied : {true, false}) {
+    SeparateMemoryOps<float> ops(Cpu());
+    ModelWeights weights = MakeRandomWeights(GroupedConfig(tied), 1, /*sub_norms=*/false);
+    const int64_t parameters = weights.num_parameters();
+    const int64_t ternary_bytes = weights.ternary_bytes();
+    const uint8_t* const embedding = weights.ternary_embedding.packed();
+    const uint8_t* const head = weights.ternary_head()->packed();
+    ASSERT_TRUE(PlaceWeights(ops, weights).ok());
+    EXPECT_NE(weights.ternary_embedding.packed(), embedding);
+    EXPECT_NE(weights.ternary_head()->packed(), head);
+    EXPECT_EQ(weights.ternary_head() == &weights.ternary_embedding, tied);
+    EXPECT_EQ(weights.num_parameters(), parameters);
+    EXPECT_EQ(weights.ternary_bytes(), ternary_bytes);
+    EXPECT_EQ(weights.dense_bytes(), 0);
   }
 }
 

@@ -15,6 +15,7 @@
 #include "kernels/cuda/dense_fragment_format.h"
 #include "kernels/cuda/dense_linear.h"
 #include "kernels/cuda/embed.h"
+#include "kernels/cuda/fragment_format.h"
 #include "tests/testing/drawn_tokens.h"
 #include "tests/unit/kernels/kernel_testing.h"
 
@@ -164,6 +165,7 @@ TEST(CudaEmbedTokens, EqualsTheReference) {
                                          .drawn = drawn.data(),
                                          .tokens = static_cast<int32_t>(tokens),
                                          .table = table.view(),
+                                         .ternary_table = {},
                                          .x = x.data()},
                                         nullptr),
                 cudaSuccess);
@@ -172,6 +174,42 @@ TEST(CudaEmbedTokens, EqualsTheReference) {
         if (id >= 0) host.CopyRow(id, &expected[t * cols]);
       }
       ASSERT_THAT(x, ContainerEq(expected)) << DenseTypeName(host.type) << " " << cols;
+    }
+  }
+}
+
+TEST(CudaEmbedTokens, OfATernaryTableEqualsItsRows) {
+  Random random(13);
+  for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
+    for (const int64_t cols : {1, 7, 64, 83, 200, 2560}) {
+      constexpr int64_t kRows = 37;
+      const TernaryMatrix host = testing::RandomTernaryOfKind(random, kind, kRows, cols);
+      AlignedBuffer<uint8_t> packed(static_cast<size_t>(cuda::FragmentPackedBytes(kRows, cols)));
+      cuda::PackFragments(host, 0, host.row_blocks(), packed.data());
+      const std::vector<int32_t> drawn = {5, 36, 0};
+      std::vector<int32_t> ids = {36, 0, -1, 15, 16, 16, 31, 8, DrawnToken(2), 7, DrawnToken(0)};
+      for (int32_t id = 0; id < kRows; ++id) ids.push_back(id);
+      const int64_t tokens = std::ssize(ids);
+      std::vector<float> x(static_cast<size_t>(tokens * cols), kNan), expected(x.size());
+      const cuda::TernaryTable table = {.packed = packed.data(),
+                                        .scales = kind == 0 ? nullptr : host.scales().data(),
+                                        .scale = static_cast<float>(host.tensor_scale()),
+                                        .rows = kRows,
+                                        .cols = static_cast<int32_t>(cols),
+                                        .group_cols = static_cast<int32_t>(host.group_size())};
+      ASSERT_EQ(cuda::LaunchEmbedTokens({.token_ids = ids.data(),
+                                         .drawn = drawn.data(),
+                                         .tokens = static_cast<int32_t>(tokens),
+                                         .table = {},
+                                         .ternary_table = table,
+                                         .x = x.data()},
+                                        nullptr),
+                cudaSuccess);
+      for (int64_t t = 0; t < tokens; ++t) {
+        const int32_t id = testing::KnownToken(ids[t], drawn);
+        if (id >= 0) host.CopyRow(id, &expected[t * cols]);
+      }
+      ASSERT_THAT(x, ContainerEq(expected)) << "kind " << kind << ", " << cols << " columns";
     }
   }
 }
@@ -367,11 +405,32 @@ TEST(CudaDenseLinear, RefusesWhatItCannotDo) {
       refuses([](auto& args) { args.w.data = static_cast<const uint8_t*>(args.w.data) + 4; }));
   const int32_t id = 0;
   cuda::EmbedTokensArgs embed = {
-      .token_ids = &id, .tokens = 0, .table = device.view(), .x = y.data()};
+      .token_ids = &id, .tokens = 0, .table = device.view(), .ternary_table = {}, .x = y.data()};
   EXPECT_EQ(cuda::LaunchEmbedTokens(embed, nullptr), cudaErrorInvalidValue);
   embed.tokens = 1;
   embed.table.type = DenseType::kI6;
   EXPECT_EQ(cuda::LaunchEmbedTokens(embed, nullptr), cudaErrorInvalidValue);
+  alignas(16) uint8_t packed[cuda::kFragmentBytes + 4] = {};
+  const std::vector<float> scales(16 * 2, 1.0f);
+  const cuda::TernaryTable valid = {.packed = packed,
+                                    .scales = scales.data(),
+                                    .scale = 1,
+                                    .rows = 1,
+                                    .cols = 80,
+                                    .group_cols = 64};
+  std::vector<float> x(80);
+  const auto refuses_table = [&](const auto& change) {
+    embed.tokens = 1;
+    embed.x = x.data();
+    embed.ternary_table = valid;
+    change(embed);
+    return cuda::LaunchEmbedTokens(embed, nullptr) == cudaErrorInvalidValue;
+  };
+  EXPECT_FALSE(refuses_table([](auto&) {}));
+  EXPECT_TRUE(refuses_table([](auto& args) { args.tokens = 0; }));
+  EXPECT_TRUE(refuses_table([](auto& args) { args.ternary_table.group_cols = 32; }));
+  EXPECT_TRUE(refuses_table([](auto& args) { args.ternary_table.group_cols = 0; }));
+  EXPECT_TRUE(refuses_table([&](auto& args) { args.ternary_table.packed = packed + 4; }));
 }
 
 }  // namespace

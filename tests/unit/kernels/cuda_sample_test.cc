@@ -247,6 +247,7 @@ TEST(CudaSample, AMaskThatLeavesOneTokenDecides) {
   for (const int32_t token : {0, 1, 31, 32, 500, 998, 999}) {
     for (int i = 0; i < 2; ++i) {
       rows.push_back(random.Next(999 + 1));
+      rows.back().params.target = -1;  // would be the token whatever is allowed
       rows.back().allowed.assign(1000, false);
       rows.back().allowed[static_cast<size_t>(token)] = true;
     }

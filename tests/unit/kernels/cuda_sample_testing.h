@@ -255,6 +255,7 @@ class RandomCases {
     p.position = random_();
     const int32_t kinds[] = {-1, 0, 1, 20, cuda::kMostTopLogprobs};
     p.num_logprobs = kinds[Int(0, 4)];
+    if (OneIn(5)) p.target = Int(0, vocabulary - 1);
     return p;
   }
   void AddCounts(Case& c) {

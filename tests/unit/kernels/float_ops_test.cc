@@ -90,6 +90,22 @@ TEST_P(FloatOps, EmbedTokensWidensExactly) {
   }
 }
 
+TEST_P(FloatOps, EmbedTokensOfATernaryTableIsExact) {
+  const std::vector<int32_t> ids = {36, 0, 17, 17};
+  for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
+    for (const int64_t cols : {72, 128, 320}) {
+      const TernaryMatrix table = testing::RandomTernaryOfKind(random_, kind, 37, cols);
+      std::vector<float> x(4 * cols, -1.0f), expected(4 * cols);
+      for (int64_t t = 0; t < 4; ++t) table.CopyRow(ids[t], &expected[t * cols]);
+      ops_->EmbedTokens({.token_ids = ids, .ternary_table = &table, .x = View(x, 4)});
+      EXPECT_EQ(x, expected);
+      std::vector<double> exact(4 * cols);
+      reference_->EmbedTokens({.token_ids = ids, .ternary_table = &table, .x = View(exact, 4)});
+      for (size_t i = 0; i < x.size(); ++i) EXPECT_EQ(static_cast<float>(exact[i]), x[i]);
+    }
+  }
+}
+
 TEST_P(FloatOps, RmsNorm) {
   for (const int64_t n : {1, 5, 64, 97, 2560}) {
     std::vector<float> x = RandomFloats(random_, 3 * n);

@@ -219,6 +219,27 @@ TEST_P(Sample, LogprobsAreTheModelsOwn) {
   EXPECT_THAT(order, ElementsAre(1, 3, 0, 2));
 }
 
+TEST_P(Sample, ATargetIsTheTokenWhateverTheRestSays) {
+  const std::vector<std::pair<int32_t, float>> bias = {{6, 100.0f}, {0, -100.0f}};
+  SampleParams p = {.top_k = 1, .num_logprobs = 1, .target = 0};
+  for (const float temperature : {0.0f, 1.0f}) {
+    p.temperature = temperature;
+    for (const bool biased : {false, true}) {
+      if (biased) p.logit_bias = bias;
+      for (const auto& [target, probability] : {std::pair(0, 0.06), {1, 0.4}, {5, 0.1}}) {
+        p.target = target;
+        const SampleResult result = Run(kLogits, p);
+        EXPECT_EQ(result.token, target);
+        EXPECT_NEAR(result.logprob, std::log(probability), 1e-6);
+        ASSERT_EQ(result.top.size(), 1u);
+        EXPECT_EQ(result.top[0].token, 1);
+        EXPECT_NEAR(result.top[0].logprob, std::log(0.4), 1e-6);
+      }
+    }
+  }
+  EXPECT_EQ(Run({1.0f, -kInf}, {.num_logprobs = 0, .target = 1}).logprob, -kInf);
+}
+
 TEST_P(Sample, NanAndInfinityNeverWinNorCrash) {
   std::vector<float> logits(40, kNan);
   logits[33] = -5.0f;
@@ -287,6 +308,10 @@ TEST_P(Sample, EqualsTheDoubleReference) {
     p.seed = i;
     p.position = i * 3;
     p.num_logprobs = one_in(2) ? 5 : -1;
+    if (one_in(5)) {
+      p.target =
+          std::uniform_int_distribution<int32_t>(0, static_cast<int32_t>(vocabulary) - 1)(random);
+    }
     const std::vector<double> logits64 = testing::ToDouble(logits);
     SampleResult expected;
     reference->Sample({.logits = testing::ConstView(logits64, 1),

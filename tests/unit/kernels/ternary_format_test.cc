@@ -77,6 +77,9 @@ TEST(TernaryFormat, OddShapesRoundTripAndKeepTheirPadding) {
         by_weight.Set(r, c, weights[r][c]);
       }
       by_row.SetRow(r, weights[r]);
+      std::vector<uint8_t> codes(cols);
+      by_row.GetRowCodes(r, codes);
+      for (int64_t c = 0; c < cols; ++c) ASSERT_EQ(codes[c], weights[r][c] + 1);
     }
     const std::vector<uint8_t> bytes = Bytes(by_row);
     ASSERT_EQ(bytes, Bytes(by_weight));
@@ -126,6 +129,25 @@ TEST(TernaryFormat, ScalesLieAsTheRowsOfTheirBlocks) {
       }
     }
   }
+}
+
+TEST(TernaryFormat, CopiesRowsExactly) {
+  testing::Random random(4);
+  for (int kind = 0; kind < testing::kScaleKinds; ++kind) {
+    for (const int64_t cols : {1, 15, 64, 100, 128, 200, 320}) {
+      const TernaryMatrix w = testing::RandomTernaryOfKind(random, kind, 37, cols);
+      std::vector<double> row(static_cast<size_t>(cols));
+      for (int64_t r = 0; r < w.rows(); ++r) {
+        w.CopyRow(r, row.data());
+        for (int64_t c = 0; c < cols; ++c) {
+          const double scale =
+              kind == 0 ? w.tensor_scale() : w.scale(r, kind == 1 ? 0 : c / w.group_size());
+          ASSERT_EQ(row[c], w.At(r, c) * scale) << kind << ": " << r << ", " << c << " of " << cols;
+        }
+      }
+    }
+  }
+  EXPECT_DEATH(TernaryMatrix(3, 5).CopyRow<float>(3, nullptr), "row");
 }
 
 }  // namespace

@@ -151,7 +151,7 @@ TEST(ServerConfig, EveryRuntimeFlagReachesTheRuntime) {
   const StatusOr<ServerConfig> config = ParseServerConfig(args);
   ASSERT_TRUE(config.ok()) << config.status();
   const RuntimeOptions o = ToRuntimeOptions(*config);
-  EXPECT_EQ(o.model_dir, temp.path());
+  EXPECT_EQ(o.model, temp.path());
   EXPECT_EQ(o.device.kind, DeviceKind::kCuda);
   EXPECT_EQ(o.device.cuda.device, 2);
   EXPECT_EQ(o.device.cpu.num_threads, 3);

@@ -51,6 +51,17 @@ TEST(BuildRequest, RangesOfEveryParameter) {
        [](auto& p, double v) { p.max_tokens = static_cast<int64_t>(v); },
        {1, 1000},
        {0, -1, 1e12}},
+      {"max_tokens",
+       [](auto& p, double v) {
+         p.max_tokens = static_cast<int64_t>(v);
+         p.allows_no_output = true;
+       },
+       {0, 1000},
+       {-1, 1e12}},
+      {"prompt_logprobs",
+       [](auto& p, double v) { p.num_prompt_logprobs = static_cast<int64_t>(v); },
+       {0, 20},
+       {-1, 21}},
       {"logit_bias",
        [](auto& p, double v) {
          p.logit_bias = {{5, v}};

@@ -359,19 +359,21 @@ TEST(LoadCheckpointTest, RefusesDamagedLatentAndLlamaCheckpoints) {
   const auto latent = [&](T& t, float value) {
     t.tensors[weight] = FloatTensor("F32", {20, kHidden}, std::vector<float>(20 * kHidden, value));
   };
-  ExpectRefused(
-      CheckpointFamily::kBitNetLatent,
-      {{"zeros", [&](T& t) { latent(t, 0); }, absl::StatusCode::kDataLoss, {"all its weights", weight}},
-       {"infinite",
-        [&](T& t) { latent(t, std::numeric_limits<float>::infinity()); },
-        absl::StatusCode::kDataLoss,
-        {weight, "not finite"}},
-       {"packed",
-        [&](T& t) {
-          t.tensors[weight] = ByteTensor({5, 20}, std::vector<uint8_t>(100));
-        },
-        absl::StatusCode::kInvalidArgument,
-        {"U8 [5, 20]", "BF16, F16 or F32 [20, 20]"}}});
+  ExpectRefused(CheckpointFamily::kBitNetLatent,
+                {{"zeros",
+                  [&](T& t) { latent(t, 0); },
+                  absl::StatusCode::kDataLoss,
+                  {"all its weights", weight}},
+                 {"infinite",
+                  [&](T& t) { latent(t, std::numeric_limits<float>::infinity()); },
+                  absl::StatusCode::kDataLoss,
+                  {weight, "not finite"}},
+                 {"packed",
+                  [&](T& t) {
+                    t.tensors[weight] = ByteTensor({5, 20}, std::vector<uint8_t>(100));
+                  },
+                  absl::StatusCode::kInvalidArgument,
+                  {"U8 [5, 20]", "BF16, F16 or F32 [20, 20]"}}});
   ExpectRefused(CheckpointFamily::kBitLinear,
                 {{"sub-norm in a llama",
                   [](T& t) {

@@ -147,6 +147,61 @@ inline TestCheckpoint MakeTest(CheckpointFamily family) {
   return model;
 }
 
+// As large as 256-blocks need: hidden 256, ffn 512, 2 layers, 4 heads of 64, 2 of them for k and v.
+inline constexpr int64_t kLargerHidden = 256;
+inline constexpr int64_t kLargerFfn = 512;
+inline constexpr int64_t kLargerHeadDim = 64;
+inline constexpr int64_t kLargerVocab = 32;
+
+// Replaces the sizes and all the tensors of a small checkpoint of `family`.
+inline TestCheckpoint LargerTest(CheckpointFamily family) {
+  TestCheckpoint model = MakeTest(family);
+  const bool sub_norms = model.tensors.contains("model.layers.0.self_attn.attn_sub_norm.weight");
+  const bool inner = model.tensors.contains("model.layers.0.mlp.ffn_layernorm.weight");
+  model.config["hidden_size"] = kLargerHidden;
+  model.config["intermediate_size"] = kLargerFfn;
+  model.config["num_attention_heads"] = 4;
+  model.config["num_key_value_heads"] = 2;
+  model.config["head_dim"] = kLargerHeadDim;
+  model.config["vocab_size"] = kLargerVocab;
+  model.config["eos_token_id"] = 2;
+  model.tensors.clear();
+  std::mt19937 random(17);
+  const auto floats = [&](const std::string& name, std::vector<int64_t> shape, float first) {
+    const int64_t size = shape.size() == 1 ? shape[0] : shape[0] * shape[1];
+    model.tensors[name] = FloatTensor("F32", std::move(shape), Values(size, first));
+  };
+  floats("model.embed_tokens.weight", {kLargerVocab, kLargerHidden}, 0.5);
+  floats("model.norm.weight", {kLargerHidden}, 1);
+  if (!model.config["tie_word_embeddings"])
+    floats("lm_head.weight", {kLargerVocab, kLargerHidden}, -0.5);
+  for (int i = 0; i < 2; ++i) {
+    const std::string layer = absl::StrCat("model.layers.", i, ".");
+    floats(layer + "input_layernorm.weight", {kLargerHidden}, 1);
+    floats(layer + "post_attention_layernorm.weight", {kLargerHidden}, 1.25);
+    if (sub_norms) floats(layer + "self_attn.attn_sub_norm.weight", {4 * kLargerHeadDim}, 0.75);
+    if (sub_norms) floats(layer + "mlp.ffn_sub_norm.weight", {kLargerFfn}, 1.5);
+    if (inner) floats(layer + "self_attn.inner_attn_ln.weight", {4 * kLargerHeadDim}, 0.75);
+    if (inner) floats(layer + "mlp.ffn_layernorm.weight", {kLargerFfn}, 1.5);
+    const auto linear = [&](const std::string& name, int64_t rows, int64_t cols) {
+      AddLinear(model, family, layer + name, rows, cols, random);
+    };
+    linear("self_attn.q_proj", 4 * kLargerHeadDim, kLargerHidden);
+    linear("self_attn.k_proj", 2 * kLargerHeadDim, kLargerHidden);
+    linear("self_attn.v_proj", 2 * kLargerHeadDim, kLargerHidden);
+    linear("self_attn.o_proj", kLargerHidden, 4 * kLargerHeadDim);
+    linear("mlp.gate_proj", kLargerFfn, kLargerHidden);
+    linear("mlp.up_proj", kLargerFfn, kLargerHidden);
+    linear("mlp.down_proj", kLargerHidden, kLargerFfn);
+  }
+  // Family B stores the inverse, which is to be exact in half precision once it is inverted.
+  const float scale = family == CheckpointFamily::kBitLinear ? 4.0f : 0.375f;
+  for (auto& [name, tensor] : model.tensors) {
+    if (name.ends_with("weight_scale")) tensor = FloatTensor("F32", {1}, {&scale, 1});
+  }
+  return model;
+}
+
 struct Damage {
   const char* what;
   std::function<void(TestCheckpoint&)> apply;

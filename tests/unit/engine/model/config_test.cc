@@ -175,6 +175,14 @@ TEST(ModelConfigTest, ALlamaWithoutQuantizationConfigIsFamilyD) {
   EXPECT_TRUE(config->attention_bias);
 }
 
+// Falcon3: a llama whose heads are as large as none of the others'.
+TEST(ModelConfigTest, HeadsOf256) {
+  const auto config = ReadPatched(R"({"head_dim": 256, "rope_theta": 1000042})");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->head_dim, 256);
+  EXPECT_EQ(config->rope.theta, 1000042.0);
+}
+
 TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
   auto config = ReadPatched(R"({"head_dim": 20, "num_key_value_heads": null, "hidden_act": "swish",
       "attention_bias": true, "mlp_bias": true, "rope_theta": null, "eos_token_id": null,
@@ -251,8 +259,8 @@ TEST(ModelConfigTest, RefusesBadFieldsNamingFieldAndValue) {
       {R"({"hidden_act": "gelu"})", "supported: silu, swish, relu2"},
       {R"({"tie_word_embeddings": 1})", "tie_word_embeddings is 1"},
       {R"({"rope_theta": -1})", "rope_theta is -1"},
-      {R"({"rope_scaling": {"rope_type": "yarn", "factor": 2}})",
-       "rope_scaling.rope_type is \\\"yarn\\\", but supported: default, linear, llama3"},
+      {R"({"rope_scaling": {"rope_type": "longrope", "factor": 2}})",
+       "rope_scaling.rope_type is \\\"longrope\\\", but supported: default, linear, llama3, yarn"},
       {R"({"rope_scaling": {"factor": 2}})", "rope_scaling.type is missing"},
       {R"({"rope_scaling": {"type": "linear"}})", "rope_scaling.factor is missing"},
       {R"({"rope_scaling": 4})", "rope_scaling is 4"},
@@ -300,10 +308,11 @@ TEST(ModelConfigTest, RefusesOtherFamiliesByName) {
   const Case cases[] = {
       {R"({"quantization_config": null, "model_type": "bitnet"})",
        "model_type bitnet without quantization_config; loaded are"},
-      {R"({"model_type": "qwen3"})", "a qwen3 model (family E"},
       {R"({"model_type": "qwen3"})",
-       "C (BitnetForCausalLM with weight_bits 1) and D (model_type llama without"},
-      {R"({"model_type": "gpt2"})", "model_type is \\\"gpt2\\\", but supported: bitnet, llama"},
+       "a model of model_type qwen3 with quantization_config; loaded are"},
+      {R"({"model_type": "qwen3"})", "and E (model_type qwen3 without it)"},
+      {R"({"model_type": "qwen3_moe"})",
+       "is \\\"qwen3_moe\\\", but supported: bitnet, llama, qwen3"},
       {R"({"model_type": null})", "model_type is missing"},
   };
   for (const Case& c : cases) {

@@ -1,5 +1,5 @@
 // LoadCheckpoint of GGUF files: the same weights as from safetensors, whatever they are packed in.
-#include <filesystem>
+
 #include <map>
 #include <random>
 #include <string>
@@ -21,66 +21,17 @@ namespace {
 using testing::GgufModelOf;
 using testing::GgufPacking;
 using ::testing::HasSubstr;
+using testing::LargerTest;
 using testing::TempDir;
 using testing::TestCheckpoint;
 
-// As large as 256-blocks need: hidden 256, ffn 512, 2 layers, 4 heads of 64, 2 of them for k and v.
-constexpr int64_t kHidden = 256;
-constexpr int64_t kFfn = 512;
-constexpr int64_t kHeadDim = 64;
-constexpr int64_t kVocab = 32;
-
-// Replaces the sizes and all the tensors of a small checkpoint of `family`.
-TestCheckpoint LargerTest(CheckpointFamily family) {
-  TestCheckpoint model = testing::MakeTest(family);
-  const bool sub_norms = model.tensors.contains("model.layers.0.self_attn.attn_sub_norm.weight");
-  const bool inner = model.tensors.contains("model.layers.0.mlp.ffn_layernorm.weight");
-  model.config["hidden_size"] = kHidden;
-  model.config["intermediate_size"] = kFfn;
-  model.config["num_attention_heads"] = 4;
-  model.config["num_key_value_heads"] = 2;
-  model.config["head_dim"] = kHeadDim;
-  model.config["vocab_size"] = kVocab;
-  model.config["eos_token_id"] = 2;
-  model.tensors.clear();
-  std::mt19937 random(17);
-  const auto floats = [&](const std::string& name, std::vector<int64_t> shape, float first) {
-    const int64_t size = shape.size() == 1 ? shape[0] : shape[0] * shape[1];
-    model.tensors[name] =
-        testing::FloatTensor("F32", std::move(shape), testing::Values(size, first));
-  };
-  floats("model.embed_tokens.weight", {kVocab, kHidden}, 0.5);
-  floats("model.norm.weight", {kHidden}, 1);
-  if (!model.config["tie_word_embeddings"]) floats("lm_head.weight", {kVocab, kHidden}, -0.5);
-  for (int i = 0; i < 2; ++i) {
-    const std::string layer = absl::StrCat("model.layers.", i, ".");
-    floats(layer + "input_layernorm.weight", {kHidden}, 1);
-    floats(layer + "post_attention_layernorm.weight", {kHidden}, 1.25);
-    if (sub_norms) floats(layer + "self_attn.attn_sub_norm.weight", {4 * kHeadDim}, 0.75);
-    if (sub_norms) floats(layer + "mlp.ffn_sub_norm.weight", {kFfn}, 1.5);
-    if (inner) floats(layer + "self_attn.inner_attn_ln.weight", {4 * kHeadDim}, 0.75);
-    if (inner) floats(layer + "mlp.ffn_layernorm.weight", {kFfn}, 1.5);
-    const auto linear = [&](const std::string& name, int64_t rows, int64_t cols) {
-      testing::AddLinear(model, family, layer + name, rows, cols, random);
-    };
-    linear("self_attn.q_proj", 4 * kHeadDim, kHidden);
-    linear("self_attn.k_proj", 2 * kHeadDim, kHidden);
-    linear("self_attn.v_proj", 2 * kHeadDim, kHidden);
-    linear("self_attn.o_proj", kHidden, 4 * kHeadDim);
-    linear("mlp.gate_proj", kFfn, kHidden);
-    linear("mlp.up_proj", kFfn, kHidden);
-    linear("mlp.down_proj", kHidden, kFfn);
-  }
-  // Family B stores the inverse, which is to be exact in half precision once it is inverted.
-  const float scale = family == CheckpointFamily::kBitLinear ? 4.0f : 0.375f;
-  for (auto& [name, tensor] : model.tensors) {
-    if (name.ends_with("weight_scale")) tensor = testing::FloatTensor("F32", {1}, {&scale, 1});
-  }
-  return model;
-}
+constexpr int64_t kHidden = testing::kLargerHidden;
+constexpr int64_t kHeadDim = testing::kLargerHeadDim;
+constexpr int64_t kVocab = testing::kLargerVocab;
 
 void ExpectSameMatrix(const TernaryMatrix& a, const TernaryMatrix& b) {
   ASSERT_EQ(a.rows(), b.rows());
+  if (a.empty()) return;
   ASSERT_EQ(a.cols(), b.cols());
   ASSERT_EQ(a.packed_bytes(), b.packed_bytes());
   EXPECT_EQ(std::memcmp(a.packed(), b.packed(), static_cast<size_t>(a.packed_bytes())), 0);
@@ -102,6 +53,8 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
   ASSERT_EQ(a.weights.layers.size(), b.weights.layers.size());
   EXPECT_EQ(DenseValues(a.weights.embedding), DenseValues(b.weights.embedding));
   EXPECT_EQ(DenseValues(a.weights.head), DenseValues(b.weights.head));
+  ExpectSameMatrix(a.weights.ternary_embedding, b.weights.ternary_embedding);
+  ExpectSameMatrix(a.weights.untied_ternary_head, b.weights.untied_ternary_head);
   EXPECT_EQ(a.weights.tied, b.weights.tied);
   EXPECT_EQ(testing::Loaded(a.weights.final_norm), testing::Loaded(b.weights.final_norm));
   for (size_t i = 0; i < a.weights.layers.size(); ++i) {
@@ -114,6 +67,8 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
     }
     EXPECT_EQ(testing::Loaded(x.input_norm), testing::Loaded(y.input_norm));
     EXPECT_EQ(testing::Loaded(x.post_attention_norm), testing::Loaded(y.post_attention_norm));
+    EXPECT_EQ(testing::Loaded(x.q_norm), testing::Loaded(y.q_norm));
+    EXPECT_EQ(testing::Loaded(x.k_norm), testing::Loaded(y.k_norm));
     EXPECT_EQ(testing::Loaded(x.attn_sub_norm), testing::Loaded(y.attn_sub_norm));
     EXPECT_EQ(testing::Loaded(x.ffn_sub_norm), testing::Loaded(y.ffn_sub_norm));
   }
@@ -127,9 +82,10 @@ void ExpectSameModel(const Checkpoint& a, const Checkpoint& b) {
   EXPECT_EQ(c.head_dim, d.head_dim);
   EXPECT_EQ(c.num_kv_heads, d.num_kv_heads);
   EXPECT_EQ(c.scale_group_size, d.scale_group_size);
-  EXPECT_EQ(c.eos_token_ids, d.eos_token_ids);
   EXPECT_FLOAT_EQ(static_cast<float>(c.rms_norm_eps), static_cast<float>(d.rms_norm_eps));
-  EXPECT_EQ(c.rope.InverseFrequencies(kHeadDim), d.rope.InverseFrequencies(kHeadDim));
+  EXPECT_EQ(c.qk_norm, d.qk_norm);
+  EXPECT_EQ(c.rope.InverseFrequencies(c.head_dim), d.rope.InverseFrequencies(c.head_dim));
+  EXPECT_EQ(c.rope.attention_factor, d.rope.attention_factor);
 }
 
 StatusOr<Checkpoint> LoadGguf(const testing::GgufContents& contents,
@@ -202,6 +158,50 @@ TEST(GgufLoadTest, FamilyDKeepsScalesOfRows) {
     ASSERT_TRUE(loaded.ok()) << loaded.status();
     EXPECT_EQ(loaded->weights.layers[0].q.w.granularity(), ScaleGranularity::kRow);
     ExpectSameModel(*loaded, *wanted);
+  }
+}
+
+// Family E with a scale for each `group` columns, exact in half precision, embedding and head too.
+TestCheckpoint GroupedTest(int64_t group) {
+  TestCheckpoint model = LargerTest(CheckpointFamily::kUnpacked);
+  model.config["model_type"] = "qwen3";
+  model.config["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}};
+  std::mt19937 random(3);
+  for (auto& [name, tensor] : model.tensors) {
+    if (tensor.shape.size() != 2) continue;
+    std::vector<float> values;
+    for (int64_t i = 0; i < tensor.shape[0] * tensor.shape[1]; ++i) {
+      const int64_t number = i / group;
+      const float scale = static_cast<float>(1 + number % 5) / 64;
+      values.push_back((static_cast<float>(random() % 3) - 1) * scale);
+    }
+    tensor = testing::FloatTensor("F32", tensor.shape, values);
+  }
+  for (int i = 0; i < 2; ++i) {
+    for (const char* norm : {"q_norm", "k_norm"}) {
+      model.tensors[absl::StrCat("model.layers.", i, ".self_attn.", norm, ".weight")] =
+          testing::FloatTensor("F32", {kHeadDim}, testing::Values(kHeadDim, 1));
+    }
+  }
+  return model;
+}
+
+TEST(GgufLoadTest, FamilyEIsArchitectureQwen3) {
+  for (const int64_t group : {int64_t{64}, int64_t{128}}) {
+    const TempDir dir;
+    const StatusOr<Checkpoint> wanted = GroupedTest(group).Load(dir);
+    ASSERT_TRUE(wanted.ok()) << wanted.status();
+    ASSERT_EQ(wanted->config.scale_group_size, group);
+    ASSERT_FALSE(wanted->weights.untied_ternary_head.empty());
+    std::vector<GgufPacking> packings = {GgufPacking::kQ2_0Group64, GgufPacking::kF16};
+    if (group == 128) packings.push_back(GgufPacking::kQ2_0Group128);
+    for (const GgufPacking packing : packings) {
+      SCOPED_TRACE(absl::StrCat("groups of ", group, ", packing ", static_cast<int>(packing)));
+      const auto loaded = LoadGguf(GgufModelOf(*wanted, "qwen3", packing));
+      ASSERT_TRUE(loaded.ok()) << loaded.status();
+      ExpectSameModel(*loaded, *wanted);
+    }
   }
 }
 
@@ -289,6 +289,29 @@ TEST(GgufLoadTest, Llama3FrequenciesAreThoseOfConfigJson) {
   EXPECT_THAT(with(divisors).status().message(), HasSubstr("[32]"));
 }
 
+TEST(GgufLoadTest, EndTokensAreTheTokenizers) {
+  const TempDir dir;
+  const StatusOr<Checkpoint> good = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
+  ASSERT_TRUE(good.ok()) << good.status();
+  testing::GgufContents contents = GgufModelOf(*good, "llama", GgufPacking::kTq2_0);
+  EXPECT_TRUE(LoadGguf(contents)->config.eos_token_ids.empty());
+  std::vector<testing::GgufBytes> tokens, types;
+  for (int i = 0; i <= kVocab; ++i) {
+    tokens.push_back(testing::GgufText(absl::StrCat("t", i)));
+    types.push_back(testing::GgufNumber(int32_t{i < 3 ? 3 : 1}));
+  }
+  contents.metadata.emplace_back("tokenizer.ggml.model", testing::GgufText("gpt2"));
+  contents.metadata.emplace_back("tokenizer.ggml.tokens", testing::GgufList(tokens));
+  contents.metadata.emplace_back("tokenizer.ggml.token_type", testing::GgufList(types));
+  contents.metadata.emplace_back("tokenizer.ggml.eot_token_id", testing::GgufNumber(uint32_t{1}));
+  contents.metadata.emplace_back("tokenizer.ggml.eos_token_id", testing::GgufNumber(uint32_t{2}));
+  const StatusOr<Checkpoint> loaded = LoadGguf(contents);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_THAT(loaded->config.eos_token_ids, ::testing::ElementsAre(1, 2));
+  contents.metadata.back().second = testing::GgufNumber(uint32_t{kVocab});
+  EXPECT_THAT(LoadGguf(contents).status().message(), HasSubstr("end token 32"));
+}
+
 TEST(GgufLoadTest, LinearScalingAndQuantisedEmbeddings) {
   const TempDir dir;
   const StatusOr<Checkpoint> wanted = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
@@ -370,9 +393,6 @@ TEST(GgufLoadTest, RefusesWhatItDoesNotRead) {
       {"scale",
        [&](auto& c) { set(c, "llama.logit_scale", testing::GgufNumber(0.5f)); },
        {"logit_scale"}},
-      {"end token",
-       [&](auto& c) { set(c, "tokenizer.ggml.eos_token_id", testing::GgufNumber(uint32_t{99})); },
-       {"eos_token_id", "99", "31"}},
       {"missing",
        [&](auto& c) { rename(c, "blk.1.attn_k.weight", "blk.1.other.weight"); },
        {"lacks tensor 'blk.1.attn_k.weight'"}},

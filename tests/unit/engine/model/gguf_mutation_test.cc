@@ -1,9 +1,6 @@
 // Thousands of valid GGUF files with something changed: opening them and reading all that they hold
 // must end in an answer or an error, and take no memory that the file does not justify.
-#include <sys/resource.h>
-
 #include <algorithm>
-#include <fstream>
 #include <new>
 #include <random>
 
@@ -14,13 +11,8 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/gguf_writer.h"
+#include "tests/testing/memory_limit.h"
 #include "tests/testing/temp_dir.h"
-
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STERNA_TEST_SANITIZED 1
-#else
-#define STERNA_TEST_SANITIZED 0
-#endif
 
 namespace sterna {
 namespace {
@@ -31,31 +23,7 @@ using testing::GgufNumber;
 using testing::GgufText;
 using testing::TempDir;
 
-constexpr rlim_t kAllowedBytes = 32 << 20;  // the files have a few thousand
-
-// Lets the process map kAllowedBytes more than it has, so that whoever allocates what a file only
-// claims to need gets std::bad_alloc. Sanitizers map more on their own; their runs set
-// ASAN_OPTIONS=max_allocation_size_mb.
-class MemoryLimit {
- public:
-  MemoryLimit() {
-    if (STERNA_TEST_SANITIZED) return;
-    getrlimit(RLIMIT_AS, &before_);
-    rlim_t pages = 0;
-    std::ifstream("/proc/self/statm") >> pages;
-    rlimit limit = before_;
-    limit.rlim_cur = pages * 4096 + kAllowedBytes;
-    setrlimit(RLIMIT_AS, &limit);
-  }
-  ~MemoryLimit() {
-    if (!STERNA_TEST_SANITIZED) setrlimit(RLIMIT_AS, &before_);
-  }
-  MemoryLimit(const MemoryLimit&) = delete;
-  MemoryLimit& operator=(const MemoryLimit&) = delete;
-
- private:
-  rlimit before_{};
-};
+constexpr int64_t kAllowedBytes = 32 << 20;  // the files have a few thousand
 
 // Every type of value and every type of tensor that is read, and one that is not.
 GgufContents Everything() {
@@ -151,7 +119,7 @@ TEST(GgufMutationTest, MutatedFilesNeitherCrashNorTakeMemory) {
   const GgufContents contents = Everything();
   const std::string whole = testing::GgufFileBytes(contents);
   const size_t header_bytes = testing::GgufHeaderBytes(contents).size();
-  const MemoryLimit limit;
+  const testing::MemoryLimit limit(kAllowedBytes);
   const auto unchanged = GgufFile::Open(dir.Write("m.gguf", whole));
   ASSERT_TRUE(unchanged.ok()) << unchanged.status();
   EXPECT_EQ(unchanged->tensors().size(), 11u);

@@ -9,6 +9,7 @@
 #include "base/mapped_file.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/half_float.h"
 #include "nlohmann/json.hpp"
 #include "tests/testing/gguf_writer.h"
 #include "tests/testing/paths.h"
@@ -80,6 +81,13 @@ struct Rows {
   std::vector<uint8_t> codes;
   std::vector<float> scales;
 };
+
+// `half_scales` as floats.
+std::vector<float> Floats(std::span<const uint16_t> half_scales) {
+  std::vector<float> scales;
+  for (const uint16_t half : half_scales) scales.push_back(HalfToFloat(half));
+  return scales;
+}
 
 // All rows; the first error of any.
 StatusOr<Rows> ReadAll(const GgufTensor& tensor) {
@@ -160,6 +168,45 @@ TEST(GgufTernaryTest, EveryByteOfTq1_0) {
   }
 }
 
+std::string PackRow(const Format& format, std::span<const uint8_t> codes,
+                    std::span<const uint16_t> half_scales) {
+  std::vector<uint8_t> out(half_scales.size() * static_cast<size_t>(format.group_bytes));
+  PackGgufTernaryRow({format.type, format.group, format.group_bytes}, codes, half_scales, out);
+  return {out.begin(), out.end()};
+}
+
+// The product's packing is that of the tests, which is written from the definitions on its own, and
+// is read back: each code alone in each place, and all at random with scales of any bits.
+TEST(GgufTernaryTest, PacksWhatIsReadBack) {
+  for (const Format& format : kGrouped) {
+    SCOPED_TRACE(absl::StrCat(format.name, " ", format.group));
+    const uint16_t half_scale = 0x3801;
+    for (int64_t place = 0; place < format.group; ++place) {
+      for (int code = 0; code < 3; ++code) {
+        std::vector<uint8_t> codes(format.group, static_cast<uint8_t>((code + place + 1) % 3));
+        codes[place] = static_cast<uint8_t>(code);
+        ASSERT_EQ(PackRow(format, codes, {&half_scale, 1}),
+                  Pack(format, codes, Floats({&half_scale, 1})));
+      }
+    }
+    const std::vector<uint8_t> codes = RandomCodes(4 * format.group, 7);
+    const uint16_t half_scales[] = {0, 1, 0x3c00, 0x7bff};
+    const Packed packed(format, 1, 4 * format.group, PackRow(format, codes, half_scales));
+    EXPECT_EQ(packed.bytes, Pack(format, codes, Floats(half_scales)));
+    const auto read = ReadAll(packed.tensor);
+    ASSERT_TRUE(read.ok()) << read.status();
+    EXPECT_EQ(read->codes, codes);
+    EXPECT_EQ(read->scales, Floats(half_scales));
+  }
+}
+
+TEST(GgufTernaryDeathTest, PacksOnlyWhatTheTypesHold) {
+  const uint16_t scale = 0x3c00;
+  EXPECT_DEATH(PackRow(kTq2_0, std::vector<uint8_t>(255, 1), {&scale, 1}), "codes.size");
+  EXPECT_DEATH(PackRow(kTq2_0, std::vector<uint8_t>(256, 3), {&scale, 1}), "kNoCode");
+  EXPECT_DEATH(PackRow(kI2s, std::vector<uint8_t>(128, 1), {&scale, 1}), "kI2s");
+}
+
 std::vector<uint8_t> CodesOf(const Json& weights) {
   std::vector<uint8_t> codes;
   for (const Json& w : weights) codes.push_back(static_cast<uint8_t>(w.get<int>() + 1));
@@ -181,6 +228,8 @@ TEST(GgufTernaryTest, GoldenTq2_0) {
   ASSERT_TRUE(read.ok()) << read.status();
   EXPECT_EQ(read->codes, CodesOf(golden["w"]));
   EXPECT_THAT(read->scales, ElementsAre(0.5f));
+  const uint16_t half_scale = 0x3800;
+  EXPECT_EQ(PackRow(kTq2_0, read->codes, {&half_scale, 1}), packed.bytes);
 }
 
 // Also as rows that end within a block.

@@ -63,6 +63,56 @@ TEST(RandomWeightsTest, HaveTheConfigsShapesAndAreDeterministic) {
       std::memcmp(a.embedding.data, b.embedding.data, static_cast<size_t>(a.embedding.bytes())), 0);
 }
 
+TEST(RandomWeightsTest, FamilyEIsTernaryThroughout) {
+  ModelConfig config = *ShapePreset("bonsai-1.7b");
+  EXPECT_TRUE(config.qk_norm);
+  EXPECT_EQ(config.scale_group_size, 128);
+  config.hidden_size = 200;
+  config.ffn_size = 130;
+  config.num_layers = 1;
+  config.num_heads = 4;
+  config.num_kv_heads = 2;
+  config.head_dim = 16;
+  config.vocab_size = 37;
+  const int64_t layer_parameters = 2 * 200 * 16 * (4 + 2) + 3 * 200 * 130;
+  const auto bytes = [](int64_t rows, int64_t cols) {
+    return TernaryPackedBytes(rows, cols) + RoundUp(rows, 16) * CeilDiv(cols, 128) * 4;
+  };
+  const int64_t layer_bytes =
+      bytes(64, 200) + 2 * bytes(32, 200) + bytes(200, 64) + 2 * bytes(130, 200) + bytes(200, 130);
+  for (const bool tied : {true, false}) {
+    config.tie_embeddings = tied;
+    const ModelWeights weights = MakeRandomWeights(config, 1, /*sub_norms=*/false);
+    EXPECT_EQ(weights.embedding.rows + weights.head.rows, 0);
+    ASSERT_NE(weights.ternary_head(), nullptr);
+    EXPECT_EQ(weights.ternary_head() == &weights.ternary_embedding, tied);
+    EXPECT_EQ(weights.ternary_head()->rows(), 37);
+    EXPECT_EQ(weights.ternary_head()->group_size(), 128);
+    if (!tied) {
+      EXPECT_NE(std::memcmp(weights.ternary_head()->packed(), weights.ternary_embedding.packed(),
+                            static_cast<size_t>(weights.ternary_head()->packed_bytes())),
+                0);
+    }
+    EXPECT_EQ(weights.head_dtype(), "ternary");
+    EXPECT_EQ(weights.head_bytes(), bytes(37, 200));
+    EXPECT_EQ(weights.dense_bytes(), 0);
+    EXPECT_EQ(weights.ternary_bytes(), layer_bytes + (tied ? 1 : 2) * bytes(37, 200));
+    EXPECT_EQ(weights.step_bytes(1), layer_bytes + bytes(37, 200));
+    EXPECT_EQ(weights.num_parameters(),
+              layer_parameters + (tied ? 1 : 2) * 37 * 200 + 3 * 200 + 2 * 16);
+  }
+}
+
+TEST(CheckTernaryHeadTest, RefusesWhatIsForDenseHeads) {
+  EXPECT_TRUE(CheckTernaryHead({}).ok());
+  EXPECT_TRUE(CheckTernaryHead({.shortlist = ShortlistUse::kAuto}).ok());
+  const Status int8 = CheckTernaryHead({.type = HeadType::kInt8});
+  EXPECT_EQ(int8.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(int8.message(), HasSubstr("int8 is of no use to this model's output head"));
+  const Status shortlist = CheckTernaryHead({.shortlist = ShortlistUse::kOn});
+  EXPECT_THAT(shortlist.message(), HasSubstr("a shortlist is of no use"));
+}
+
 TEST(RandomWeightsTest, Int8HeadIsTheOtherOneRounded) {
   for (const bool tied : {true, false}) {
     ModelConfig config = SmallConfig();
@@ -229,10 +279,24 @@ TEST(ShapePresetTest, KnownShapesCountTheirParameters) {
     const int64_t attention = 2 * c.hidden_size * c.head_dim * (c.num_heads + c.num_kv_heads);
     return c.num_layers * (attention + 3 * c.hidden_size * c.ffn_size);
   };
-  EXPECT_THAT(ShapePresetNames(), ElementsAre("2b-4t", "llama3-8b-1.58", "bonsai-1.7b"));
+  // The layers' weights, and with embedding and head what the models' names and cards say.
+  const auto all_weights = [&](const ModelConfig& c) {
+    return ternary_weights(c) + (c.tie_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
+  };
+  EXPECT_THAT(ShapePresetNames(),
+              ElementsAre("2b-4t", "llama3-8b-1.58", "bitnet-large", "falcon3-1b", "falcon3-3b",
+                          "falcon3-7b", "falcon3-10b", "bonsai-1.7b", "bonsai-4b", "bonsai-8b"));
   EXPECT_EQ(ternary_weights(*ShapePreset("2b-4t")), 2'084'044'800);
   EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b-1.58")), 6'979'321'856);
   EXPECT_EQ(ternary_weights(*ShapePreset("bonsai-1.7b")), 1'409'286'144);
+  EXPECT_NEAR(all_weights(*ShapePreset("bitnet-large")), 0.729e9, 1e6);
+  EXPECT_NEAR(all_weights(*ShapePreset("falcon3-1b")), 1.67e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("falcon3-3b")), 3.23e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("falcon3-7b")), 7.46e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("falcon3-10b")), 10.31e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("bonsai-1.7b")), 1.72e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("bonsai-4b")), 4.02e9, 1e7);
+  EXPECT_NEAR(all_weights(*ShapePreset("bonsai-8b")), 8.19e9, 1e7);
   const Status status = ShapePreset("7b").status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(status.message(), HasSubstr("2b-4t"));

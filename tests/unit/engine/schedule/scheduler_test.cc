@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <memory>
 #include <random>
 #include <vector>
@@ -15,18 +16,33 @@ class Simulation {
   Simulation(const SchedulerOptions& options, int64_t num_blocks)
       : pool_(num_blocks), scheduler_(options, &pool_) {}
 
-  Sequence* Add(int64_t prompt_tokens, int64_t output_tokens, int32_t priority = 0) {
+  Sequence* Add(int64_t prompt_tokens, int64_t output_tokens, int32_t priority = 0,
+                int64_t first_scored = Sequence::kScoresNone) {
     const uint64_t order = sequences_.size();
-    sequences_.push_back(std::make_unique<Sequence>(
-        std::vector<int32_t>(prompt_tokens, static_cast<int32_t>(order)), priority, order, &pool_));
+    sequences_.push_back(
+        std::make_unique<Sequence>(std::vector<int32_t>(prompt_tokens, static_cast<int32_t>(order)),
+                                   priority, order, &pool_, first_scored));
     wanted_.push_back(output_tokens);
+    next_logits_.push_back(std::min(first_scored, prompt_tokens) - 1);
     scheduler_.Add(sequences_.back().get());
     return sequences_.back().get();
   }
 
   StepPlan Step() {
     const StepPlan plan = scheduler_.Plan();
+    last_num_logits_ = BuildStepBatch(plan).num_logits();
     for (const ScheduledSequence& w : plan.work) {
+      // Rows of logits are the last of what is computed; each position has one, in order.
+      const int64_t num_logits = w.sequence->NumLogits(w.num_tokens);
+      const int64_t end = w.sequence->num_computed() + w.num_tokens;
+      int64_t& next = next_logits_[w.sequence->order()];
+      EXPECT_LE(num_logits, w.num_tokens);
+      if (num_logits > 0) {
+        EXPECT_EQ(end - num_logits, next);
+      } else {
+        EXPECT_LE(end, next);
+      }
+      next += num_logits;
       w.sequence->Advance(w.num_tokens);
       if (w.sequence->num_to_compute() > 0) continue;
       w.sequence->AppendToken(0);
@@ -43,6 +59,7 @@ class Simulation {
 
   bool Busy() const { return scheduler_.num_running() + scheduler_.num_waiting() > 0; }
   int64_t preemptions() const { return preemptions_; }
+  int64_t last_num_logits() const { return last_num_logits_; }
   BlockPool& pool() { return pool_; }
   Scheduler& scheduler() { return scheduler_; }
   Sequence& at(size_t i) { return *sequences_[i]; }
@@ -52,7 +69,9 @@ class Simulation {
   Scheduler scheduler_;
   std::vector<std::unique_ptr<Sequence>> sequences_;
   std::vector<int64_t> wanted_;
+  std::vector<int64_t> next_logits_;  // the position of the first that no step has had
   int64_t preemptions_ = 0;
+  int64_t last_num_logits_ = 0;  // of the last step
 };
 
 constexpr SchedulerOptions kRoomy = {.max_step_tokens = 64,
@@ -98,6 +117,58 @@ TEST(SchedulerTest, PromptsTakeNoMoreThanTheirsHoweverFewDecode) {
     chunks.push_back(prompts);
   }
   EXPECT_EQ(chunks, (std::vector<int64_t>{10, 10, 10, 4}));
+}
+
+TEST(SchedulerTest, ScoredPromptsTakeNoMoreRowsThanTheirs) {
+  Simulation s({.max_step_tokens = 20,
+                .max_step_prompt_tokens = 20,
+                .max_chunk_tokens = 20,
+                .max_sequences = 8,
+                .max_scored_tokens = 6},
+               100);
+  s.Add(10, 1, 0, /*first_scored=*/1);  // nine tokens are told of
+  s.Add(6, 1, 0, /*first_scored=*/1);   // five
+  s.Add(5, 1);                          // none, but nobody is overtaken
+  StepPlan plan = s.Step();
+  ASSERT_EQ(plan.work.size(), 1u) << "the second, and who comes after it, wait for rows";
+  EXPECT_EQ(plan.work[0].num_tokens, 6);
+  plan = s.Step();
+  ASSERT_EQ(plan.work.size(), 3u);
+  EXPECT_EQ(plan.work[0].num_tokens, 4);
+  EXPECT_EQ(plan.work[1].num_tokens, 3);
+  EXPECT_EQ(plan.work[2].num_tokens, 5);
+  EXPECT_EQ(s.last_num_logits(), 3 + 1 + 3 + 1);
+  plan = s.Step();
+  ASSERT_EQ(plan.work.size(), 1u);
+  EXPECT_EQ(plan.work[0].num_tokens, 3);
+  EXPECT_FALSE(s.Busy());
+}
+
+// What was told of before a preemption takes no rows again, and none of the budget.
+TEST(SchedulerTest, ARecomputedPromptIsNotScoredAgain) {
+  Simulation s({.max_step_tokens = 32,
+                .max_step_prompt_tokens = 32,
+                .max_chunk_tokens = 32,
+                .max_sequences = 8,
+                .max_scored_tokens = 8},
+               4);
+  Sequence* first = s.Add(15, 40);
+  s.Step();
+  Sequence* scored = s.Add(20, 1, 0, /*first_scored=*/1);
+  s.Step();
+  EXPECT_EQ(scored->num_computed(), 8);
+  first->Preempt();  // not what happens here, but the rules are one sequence's own
+  scored->Preempt();
+  EXPECT_EQ(scored->NumLogits(8), 0);
+  EXPECT_EQ(scored->NumLogits(12), 4);
+  EXPECT_EQ(scored->NumLogits(20), 12);
+  EXPECT_EQ(scored->NumScores(20), 11) << "the last row is the one that draws";
+  EXPECT_EQ(scored->MostTokensFor(0), 8);
+  EXPECT_EQ(scored->MostTokensFor(10), 18);
+  EXPECT_EQ(scored->MostTokensFor(11), 20);
+  EXPECT_EQ(first->NumLogits(14), 0);
+  EXPECT_EQ(first->NumScores(15), 0);
+  EXPECT_EQ(first->MostTokensFor(0), first->num_tokens());
 }
 
 TEST(SchedulerTest, DecodesAreNeverStarvedByPrompts) {
@@ -201,19 +272,23 @@ TEST(SchedulerTest, RandomLoadsAlwaysFinish) {
     const SchedulerOptions options = {.max_step_tokens = pick(1, 40),
                                       .max_step_prompt_tokens = pick(1, 40),
                                       .max_chunk_tokens = pick(1, 40),
-                                      .max_sequences = pick(1, 10)};
+                                      .max_sequences = pick(1, 10),
+                                      .max_scored_tokens = pick(1, 40)};
     Simulation s(options, 10);
     int added = 0;
     for (int step = 0; added < 40 || s.Busy(); ++step) {
       ASSERT_LT(step, 200000) << "seed " << seed << " does not end";
       if (added < 40 && pick(0, 2) == 0) {
         const int64_t prompt = pick(1, 8 * kKvBlockTokens);
-        s.Add(prompt, pick(1, 10 * kKvBlockTokens - prompt), static_cast<int32_t>(pick(0, 2)));
+        s.Add(prompt, pick(1, 10 * kKvBlockTokens - prompt), static_cast<int32_t>(pick(0, 2)),
+              pick(0, 2) == 0 ? pick(1, 9 * kKvBlockTokens) : Sequence::kScoresNone);
         ++added;
       }
       const bool busy = s.Busy();
       const StepPlan plan = s.Step();
       ASSERT_LE(plan.num_tokens(), options.max_step_tokens);
+      ASSERT_LE(s.last_num_logits(),
+                options.max_scored_tokens + static_cast<int64_t>(plan.work.size()));
       int64_t prompts = 0;
       for (const ScheduledSequence& w : plan.work) {
         if (w.num_tokens > 1 || std::ranges::count(plan.admitted, w.sequence) > 0) {

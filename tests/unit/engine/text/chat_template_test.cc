@@ -181,6 +181,7 @@ std::string Repeat(const std::string& text, int count) {
 // Each of these would, without bounds, run out of stack, memory or time.
 TEST(ChatTemplateTest, HostileTemplatesEndInAnError) {
   const std::string deep = Repeat("(", 10000), many = Repeat("{% if 1 %}", 10000);
+  const std::string big = "{% set s = 'x' * 4000000 %}";
   for (const std::string& source : {
            "{{ " + deep + "1" + Repeat(")", 10000) + " }}",
            "{{ " + Repeat("[", 10000) + Repeat("]", 10000) + " }}",
@@ -207,9 +208,42 @@ TEST(ChatTemplateTest, HostileTemplatesEndInAnError) {
            std::string("{{ ('x\n' * 1000000) | indent('y' * 100000) }}"),
            std::string("{{ [1] | tojson(indent=99999999) }}"),
            std::string("{{ 2 ** 99999999999 }}"),
+           // Work or memory that one step must not have for nothing.
+           big + "{% for i in range(99999) %}{% set x = s.startswith(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = s.isspace() %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = s.removeprefix(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = {s: 1} %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = {}[s] %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = {}.get(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s].index(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s].count(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = loop.changed(s) %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s] is eq [s] %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s] is lt [s] %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s] | min %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s] | sort %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = {'a': s} | dictsort(by='value') %}{% "
+                 "endfor %}",
+           big + "{% for i in range(99999) %}{% set x = [s] | trim(s ~ '[]\\'') %}{% endfor %}",
+           big + "{{ [{}] | map(attribute=s | replace('x', '.'), default={}) | list }}",
+           big + "{% for i in range(99999) %}{% set x = s.strip('x') %}{% endfor %}",
+           big + "{% for i in range(99999) %}{% set x = strftime_now(s.replace('x', '%Z')) %}{% "
+                 "endfor %}",
+           big + "{{ s.replace('x', 'xy').split('y') | length }}{% for c in s %}{% endfor %}",
+           std::string(
+               "{% set d = dict(a=1, b=2, c=3, d=4, e=5, f=6, g=7, h=8, i=9, j=10) %}"
+               "{% set n = namespace() %}{% for i in range(100000) %}"
+               "{% for j in range(100) %}{% set n.n = namespace(d) %}{% endfor %}{% endfor %}"),
+           std::string("{% for i in range(100000) %}{% for j in range(100) %}"
+                       "{% macro m() %}{% endmacro %}{% endfor %}{% endfor %}"),
        }) {
     EXPECT_NE(ErrorOf(source), "") << source.substr(0, 200);
   }
+  // Linear, each of them: this took minutes.
+  EXPECT_EQ(ErrorOf("{{ ('x ' * 300000).rsplit() | length }}"), "");
+  EXPECT_EQ(ErrorOf("{% set s = 'x' * 100000 %}{% set c = s.replace('x', '\u00e9') %}"
+                    "{{ s.strip(c ~ 'x') | length }}"),
+            "");
   // Large but fair: what a long conversation needs is far within the bounds.
   std::string messages = "[";
   for (int i = 0; i < 2000; ++i) {

@@ -115,14 +115,18 @@ TEST_F(TokenizerFilesTest, WrongFieldsAreNamed) {
 
 TEST_F(TokenizerFilesTest, NestingIsBounded) {
   EXPECT_THAT(LoadChanged([](Json& json) {
-                for (int i = 0; i < 50; ++i) {
+                for (int i = 0; i < 10; ++i) {
                   Json inner = json["pre_tokenizer"];
                   json["pre_tokenizer"] = {{"type", "Sequence"}, {"pretokenizers", {inner}}};
                 }
               }),
               HasSubstr("is nested deeper than"));
-  Write("tokenizer.json", std::string(100000, '['));
-  EXPECT_THAT(Load(), HasSubstr("tokenizer.json is not valid JSON"));
+  const std::string deep = std::string(1000000, '[') + std::string(1000000, ']');
+  Write("tokenizer.json", deep);
+  EXPECT_THAT(Load(), HasSubstr("tokenizer.json nests 1000000 levels of brackets"));
+  // Where a message would show the value, that would run out of stack.
+  Write("tokenizer.json", R"({"added_tokens": {"a": )" + deep + "}}");
+  EXPECT_THAT(Load(), HasSubstr("tokenizer.json nests 1000002 levels of brackets"));
 }
 
 TEST_F(TokenizerFilesTest, TruncatedAndGarbledFilesNeverCrash) {
@@ -149,6 +153,30 @@ TEST_F(TokenizerFilesTest, TruncatedAndGarbledFilesNeverCrash) {
   EXPECT_THAT(Load(), HasSubstr("tokenizer.model is not a valid SentencePiece model"));
   Write("tokenizer.model", std::string(1000, '\xFF'));
   EXPECT_THAT(Load(), HasSubstr("tokenizer.model is not a valid SentencePiece model"));
+}
+
+// SentencePiece throws for a piece that begins with a byte 0; the fuzzer's input, shortened.
+TEST_F(TokenizerFilesTest, APieceThatNoIndexHoldsIsAnError) {
+  const std::string unknown("\x0A\x0E\x0A\x05<unk>\x15\0\0\0\0\x18\x02", 16);
+  const std::string control("\x0A\x0C\x0A\x03<s>\x15\0\0\0\0\x18\x03", 14);
+  const std::string piece("\x0A\x0B\x0A\x04\0\0a>\x15\0\0\0\0", 13);
+  Write("tokenizer.model", unknown + control + piece);
+  EXPECT_THAT(Load(), HasSubstr("is not a valid SentencePiece model"));
+}
+
+// As many control tokens as make every search among them felt: this took minutes.
+TEST_F(TokenizerFilesTest, ManyControlTokensAreReadInLinearTime) {
+  std::string model("\x0A\x0E\x0A\x05<unk>\x15\0\0\0\0\x18\x02", 16);
+  for (int i = 0; i < 300000; ++i) {
+    const std::string piece = "c" + std::to_string(1000000 + i);
+    model += std::string("\x0A\x0C\x0A\x08", 4) + piece + std::string("\x18\x03", 2);
+  }
+  model += std::string(
+      "\x0A\x08\x0A\x01"
+      "a\x15\0\0\0\0",
+      10);
+  Write("tokenizer.model", model);
+  EXPECT_EQ(Load(), "OK");
 }
 
 TEST_F(TokenizerFilesTest, ModelAndJsonMustAgree) {

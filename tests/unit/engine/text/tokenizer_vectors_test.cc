@@ -1,4 +1,5 @@
-// The published tokenizer vectors, and long inputs, on the three tokenizers of the reference data.
+// The published tokenizer vectors, and long inputs, on the tokenizers of the reference data: those
+// of Hugging Face directories, of GGUF files, and of directories brought into GGUF.
 #include <gtest/gtest.h>
 
 #include <chrono>
@@ -11,28 +12,48 @@
 #include "absl/strings/str_split.h"
 #include "base/mapped_file.h"
 #include "engine/text/detokenizer.h"
+#include "engine/text/gguf_tokenizer.h"
+#include "engine/text/gguf_tokenizer_export.h"
 #include "engine/text/tokenizer.h"
 #include "engine/text/unicode.h"
 #include "tests/testing/paths.h"
+#include "tests/unit/engine/text/gguf_tokenizer_testing.h"
 
 namespace sterna {
 namespace {
 
 struct Family {
-  const char* directory;
+  const char* name;
+  const char* path;  // under tokenizers/: a directory or a GGUF file
   const char* vectors;
+  bool through_gguf = false;  // write the directory's tokenizer as GGUF and read that
 };
+
+StatusOr<std::unique_ptr<Tokenizer>> LoadFamily(const Family& family, const std::string& path) {
+  if (path.ends_with(".gguf")) {
+    STERNA_ASSIGN_OR_RETURN(const GgufFile file, GgufFile::Open(path));
+    return LoadGgufTokenizer(file.metadata());
+  }
+  if (!family.through_gguf) return LoadTokenizer(path);
+  STERNA_ASSIGN_OR_RETURN(const auto directory, LoadTokenizer(path));
+  STERNA_ASSIGN_OR_RETURN(const auto metadata,
+                          GgufTokenizerMetadata(path, directory->vocab_size() + 7, {}));
+  const GgufOnDisk file(metadata);
+  STERNA_ASSIGN_OR_RETURN(auto tokenizer, LoadGgufTokenizer(file.metadata()));
+  ExpectSameTokenizer(*tokenizer, *directory,
+                      {"Hello <s>world</s> <|im_end|>x<think>\n1234 e\xCC\x81"});
+  return tokenizer;
+}
 
 class TokenizerVectorsTest : public ::testing::TestWithParam<Family> {
  protected:
   void SetUp() override {
-    const std::string directory =
-        testing::SharedDataPath(std::string("tokenizers/") + GetParam().directory);
-    if (directory.empty()) {
-      GTEST_SKIP() << "no reference data: " << GetParam().directory << " is not checked";
+    const std::string path = testing::SharedDataPath(std::string("tokenizers/") + GetParam().path);
+    if (path.empty()) {
+      GTEST_SKIP() << "no reference data: " << GetParam().path << " is not checked";
     }
     const auto start = std::chrono::steady_clock::now();
-    auto tokenizer = LoadTokenizer(directory);
+    auto tokenizer = LoadFamily(GetParam(), path);
     ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
     tokenizer_ = *std::move(tokenizer);
     const std::chrono::duration<double> seconds = std::chrono::steady_clock::now() - start;
@@ -82,10 +103,17 @@ TEST_P(TokenizerVectorsTest, AMegabyteOfOneCharacterIsQuick) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, TokenizerVectorsTest,
-                         ::testing::Values(Family{"llama2", "llama-spm"},
-                                           Family{"llama3", "llama-bpe"}, Family{"qwen3", "qwen2"}),
-                         [](const auto& info) { return std::string(info.param.directory); });
+INSTANTIATE_TEST_SUITE_P(
+    Families, TokenizerVectorsTest,
+    ::testing::Values(Family{"llama2", "llama2", "llama-spm"},
+                      Family{"llama2_through_gguf", "llama2", "llama-spm", true},
+                      Family{"llama2_gguf", "vectors/ggml-vocab-llama-spm.gguf", "llama-spm"},
+                      Family{"llama3", "llama3", "llama-bpe"},
+                      Family{"llama3_through_gguf", "llama3", "llama-bpe", true},
+                      Family{"qwen3", "qwen3", "qwen2"},
+                      Family{"qwen3_through_gguf", "qwen3", "qwen2", true},
+                      Family{"gpt2_gguf", "vectors/ggml-vocab-gpt-2.gguf", "gpt-2"}),
+    [](const auto& info) { return std::string(info.param.name); });
 
 }  // namespace
 }  // namespace sterna

@@ -84,6 +84,70 @@ TEST_F(GenerationSourceTest, WholeAnswerWaitsForTheEnd) {
   EXPECT_TRUE(source->Take().empty());
 }
 
+StreamUpdate Prompt(const std::string& text) {
+  StreamUpdate update = Text(text);
+  update.prompt_logprobs = std::move(update.tokens);
+  return {.prompt_logprobs = std::move(update.prompt_logprobs)};
+}
+
+// BOS, "\xc3\xbc" (a character of two tokens) and "b"; then "c" is drawn.
+TEST_F(GenerationSourceTest, EchoBeginsWithThePromptWholeOrStreamed) {
+  const std::vector<int32_t> prompt = {256, 0xc3, 0xbc, 'b'};
+  for (const bool stream : {false, true}) {
+    streams_.clear();
+    const auto source = Make({.stream = stream, .logprobs = true, .echo = {prompt}});
+    std::string body;
+    const auto take = [&] {
+      HttpPart part = source->Take();
+      body += part.body;
+      return part;
+    };
+    EXPECT_EQ(take().body, "");
+    streams_[0]->Push(Prompt("\xc3"));
+    EXPECT_EQ(take().body.empty(), !stream);
+    streams_[0]->Push(
+        Prompt("\xbc"
+               "b"));
+    EXPECT_EQ(take().body.empty(), !stream);
+    streams_[0]->Push(Text("c"));
+    streams_[0]->Push(End({.reason = FinishReason::kLength, .usage = SomeUsage(1)}));
+    EXPECT_TRUE(take().end);
+    const std::vector<Json> events = stream ? Events(body) : std::vector{Json::parse(body)};
+    EXPECT_EQ(events.size(), stream ? 3u : 1u);
+    std::string text;
+    Json logprobs = Json::object();
+    for (const Json& event : events) {
+      text += event["choices"][0]["text"].get<std::string>();
+      for (const auto& [name, values] : event["choices"][0]["logprobs"].items()) {
+        for (const Json& value : values) logprobs[name].push_back(value);
+      }
+    }
+    EXPECT_EQ(text,
+              "\xc3\xbc"
+              "bc");
+    EXPECT_EQ(logprobs["tokens"], Json({"<s>", "bytes:\\xc3", "bytes:\\xbc", "b", "c"}));
+    EXPECT_EQ(logprobs["token_logprobs"], Json({nullptr, -0.5, -0.5, -0.5, -0.5}));
+    EXPECT_EQ(logprobs["text_offset"], Json({0, 0, 0, 1, 2}));
+    EXPECT_TRUE(logprobs["top_logprobs"][0].is_null());
+    EXPECT_EQ(logprobs["top_logprobs"].size(), 5u);
+    EXPECT_EQ(logprobs["top_logprobs"][1].begin().value(), -0.25);
+  }
+}
+
+TEST_F(GenerationSourceTest, EveryChoiceEchoesItsOwnPromptWithoutLogprobsToo) {
+  const auto source = Make({.choices_per_prompt = 2, .echo = {{'a', 'b'}, {'c'}}}, 4);
+  for (const auto& stream : streams_) {
+    stream->Push(End({.reason = FinishReason::kLength, .usage = SomeUsage(0)}));
+  }
+  const Json body = Json::parse(source->Take().body);
+  std::vector<std::string> texts;
+  for (const Json& choice : body["choices"]) {
+    texts.push_back(choice["text"]);
+    EXPECT_TRUE(choice["logprobs"].is_null());
+  }
+  EXPECT_THAT(texts, ::testing::ElementsAre("ab", "ab", "c", "c"));
+}
+
 TEST_F(GenerationSourceTest, ChatStreamHasRoleThenTextThenUsage) {
   const auto source = Make({.chat = true, .stream = true, .include_usage = true});
   std::string body = source->Take().body;
