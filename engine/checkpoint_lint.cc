@@ -90,7 +90,7 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
   if (tokenizer.vocab_size() <= config.vocab_size) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat(
       model, ": the tokenizer has ", tokenizer.vocab_size(),
-      " tokens, but config.json's vocab_size is ", config.vocab_size, "; it must be no smaller"));
+      " tokens, but the model's vocab_size is ", config.vocab_size, "; it must be no smaller"));
 }
 
 std::vector<LintFinding> LintLoaded(const Checkpoint& checkpoint, TensorNames names,

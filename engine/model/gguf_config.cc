@@ -205,11 +205,10 @@ Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   llama3.original_max_positions = 8192;
   const std::vector<float> known = Llama3Divisors(llama3, config.head_dim);
   const bool is_llama3 = std::ranges::equal(divisors, known, [](float a, float b) {
-    return std::abs(a - b) <=
-           4e-7f * b;  // a few float roundings: converters differ in the last bit
+    return std::abs(a - b) <= 4e-7f * b;  // converters differ in the last bit
   });
   if (is_llama3) {
-    config.rope = llama3;
+    config.rope = std::move(llama3);
   } else {
     config.rope.frequency_divisors = std::move(divisors);
   }

@@ -228,11 +228,10 @@ Status GgufSource::CheckUnused() {
   const MutexLock lock(mutex_);
   for (const std::string& name : tensors_.names()) {
     if (used_.contains(name) || name == "rope_freqs.weight") continue;
+    constexpr size_t kNumber = sizeof(kFileLayers) - 1;
     int64_t layer = 0;
-    const std::string_view rest = std::string_view(name).substr(std::min(name.size(), size_t{4}));
     if (name.starts_with(kFileLayers) &&
-        absl::SimpleAtoi(absl::string_view(rest.data(), std::min(rest.size(), rest.find('.'))),
-                         &layer) &&
+        absl::SimpleAtoi(name.substr(kNumber, name.find('.', kNumber) - kNumber), &layer) &&
         layer >= config_.num_layers) {
       return absl::InvalidArgumentError(absl::StrCat(path(), ": metadata say block_count ",
                                                      config_.num_layers, ", but it has tensor '",

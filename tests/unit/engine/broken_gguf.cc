@@ -18,13 +18,6 @@ constexpr char kArchitecture[] = "bitnet-b1.58";
 constexpr size_t kTq1Bytes = 54;  // of a block of 256 weights, the last two of them the scale
 constexpr size_t kTq2Bytes = 66;
 
-GgufContents Good(GgufPacking packing) {
-  const TempDir dir;
-  const StatusOr<Checkpoint> checkpoint = LargerTest(CheckpointFamily::kBitNetPacked).Load(dir);
-  STERNA_CHECK(checkpoint.ok());
-  return GgufModelOf(*checkpoint, kArchitecture, packing);
-}
-
 GgufTensorBytes& Tensor(GgufContents& contents, const std::string& name) {
   for (GgufTensorBytes& tensor : contents.tensors) {
     if (tensor.name == name) return tensor;
@@ -35,6 +28,35 @@ GgufTensorBytes& Tensor(GgufContents& contents, const std::string& name) {
 void Set(GgufContents& contents, const std::string& key, GgufBytes value) {
   std::erase_if(contents.metadata, [&](const auto& pair) { return pair.first == key; });
   contents.metadata.emplace_back(key, std::move(value));
+}
+
+// A SentencePiece vocabulary of single letters, and of `more` than the model has.
+void SetTokenizer(GgufContents& contents, int64_t more) {
+  constexpr int32_t kNormal = 1, kUnknown = 2, kControl = 3;
+  std::vector<GgufBytes> tokens = {GgufText("<unk>"), GgufText("<s>"), GgufText("</s>")};
+  std::vector<GgufBytes> types = {GgufNumber(kUnknown), GgufNumber(kControl), GgufNumber(kControl)};
+  while (std::ssize(tokens) < kLargerVocab + more) {
+    tokens.push_back(GgufText(std::string(1, static_cast<char>('@' + tokens.size()))));
+    types.push_back(GgufNumber(kNormal));
+  }
+  std::vector<GgufBytes> scores;
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    scores.push_back(GgufNumber(-static_cast<float>(i)));
+  }
+  Set(contents, "tokenizer.ggml.model", GgufText("llama"));
+  Set(contents, "tokenizer.ggml.tokens", GgufList(tokens));
+  Set(contents, "tokenizer.ggml.token_type", GgufList(types));
+  Set(contents, "tokenizer.ggml.scores", GgufList(scores));
+  Set(contents, "tokenizer.ggml.eos_token_id", GgufNumber(uint32_t{2}));
+}
+
+GgufContents Good(GgufPacking packing) {
+  const TempDir dir;
+  const StatusOr<Checkpoint> checkpoint = LargerTest(CheckpointFamily::kBitNetPacked).Load(dir);
+  STERNA_CHECK(checkpoint.ok());
+  GgufContents contents = GgufModelOf(*checkpoint, kArchitecture, packing);
+  SetTokenizer(contents, 0);
+  return contents;
 }
 
 std::string OfArchitecture(const std::string& key) { return absl::StrCat(kArchitecture, ".", key); }
@@ -153,6 +175,15 @@ void AddFaultsOfMetadata(Faults& faults) {
   faults.Add(
       "end token outside the vocabulary", kError, {"tokenizer.ggml.eos_token_id", "99"},
       [](GgufContents& c) { Set(c, "tokenizer.ggml.eos_token_id", GgufNumber(uint32_t{99})); });
+  faults.Add("more tokens than embeddings", kError, {"'tokenizer'", "33 tokens", "is 32"},
+             [](GgufContents& c) { SetTokenizer(c, 1); });
+  faults.Add("fewer scores than tokens", kError, {"tokenizer.ggml.scores"}, [](GgufContents& c) {
+    Set(c, "tokenizer.ggml.scores", GgufList({GgufNumber(0.0f)}));
+  });
+  faults.Add("a token twice", kError, {"tokenizer.ggml.tokens"}, [](GgufContents& c) {
+    Set(c, "tokenizer.ggml.tokens",
+        GgufList(std::vector<GgufBytes>(static_cast<size_t>(kLargerVocab), GgufText("a"))));
+  });
 }
 
 void AddFaultsOfTensors(Faults& faults) {

@@ -321,7 +321,7 @@ void AddFaultsOfOtherTensors(std::vector<Fault>& faults) {
       [](Directory& d) {
         std::string& bytes = d.tensor(kUp).bytes;
         for (size_t i = 0; i < 256; ++i)
-          bytes.replace(2 * 512 + 2 * i, 2, i < 128 ? "\1\x30" : "\1\x31");
+          bytes.replace(2 * 512 + 2 * i, 2, i < 100 ? "\1\x30" : "\1\x31");
       });
 }
 
@@ -336,8 +336,8 @@ void AddFaultsOfConfig(std::vector<Fault>& faults) {
   add("field out of range", {"num_hidden_layers"}, [](Json& c) { c["num_hidden_layers"] = -2; });
   add("field absurd", {"vocab_size"}, [](Json& c) { c["vocab_size"] = int64_t{1} << 50; });
   add("field missing", {"intermediate_size"}, [](Json& c) { c.erase("intermediate_size"); });
-  add("rotary embedding unknown", {"rope_scaling", "yarn"}, [](Json& c) {
-    c["rope_scaling"] = {{"rope_type", "yarn"}, {"factor", 2.0}};
+  add("rotary embedding unknown", {"rope_scaling", "longrope"}, [](Json& c) {
+    c["rope_scaling"] = {{"rope_type", "longrope"}, {"factor", 2.0}};
   });
   add("heads do not divide", {"num_key_value_heads"},
       [](Json& c) { c["num_key_value_heads"] = 3; });

@@ -119,7 +119,7 @@ TEST(ServerConfig, RefusesWhatCannotWork) {
   } kCases[] = {
       {{"--model", model, "--http-port=9", "--grpc-port=9"}, "both 9; they must differ"},
       {{"--model", model, "--host", ""}, "--host is empty"},
-      {{"--model", model + "/none"}, "is no directory"},
+      {{"--model", model + "/none"}, "neither a directory nor a file"},
   };
   for (const auto& c : kCases) {
     const StatusOr<ServerConfig> config = ParseServerConfig(c.args);
