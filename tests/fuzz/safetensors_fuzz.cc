@@ -25,7 +25,7 @@ void ReadTensor(const SafetensorsCheckpoint& tensors, const std::string& name) {
   if (shape.size() == 1) reader.Vector(name, shape[0]).status().IgnoreError();
   if (shape.size() != 2) return;
   ReadLatent(reader, name, shape[0], shape[1]).status().IgnoreError();
-  ReadUnpacked(reader, name, shape[0], shape[1]).status().IgnoreError();
+  if (IsFloatTensor(view->type)) ReadUnpacked(StoreOf(*view, name)).status().IgnoreError();
   if (shape[0] <= INT64_MAX / 4) {
     ReadPacked(reader, name, shape[0] * 4, shape[1]).status().IgnoreError();
   }
