@@ -80,7 +80,7 @@ class FakeMeter final : public EnergyMeter {
   std::atomic<int64_t> nanojoules_ = 0;
 };
 
-// Adds up what the engine reports.
+// Adds up what the engine reports, and can hold the engine up at the end of its step.
 class RecordingListener final : public StatsListener {
  public:
   struct Sums {
@@ -101,8 +101,20 @@ class RecordingListener final : public StatsListener {
     EnergyTotals energy;             // after the last step
   };
 
+  // From here to Release the engine's thread stays in OnStep when it next comes there.
+  void Hold() {
+    MutexLock lock(mutex_);
+    held_ = true;
+  }
+  void Release() {
+    MutexLock lock(mutex_);
+    held_ = false;
+    released_.NotifyAll();
+  }
+
   void OnStep(const StepStats& stats) override {
     MutexLock lock(mutex_);
+    while (held_) released_.Wait(mutex_);
     ++sums_.steps;
     sums_.duration_ns += stats.duration_ns;
     sums_.prompt_tokens += stats.prompt_tokens;
@@ -132,6 +144,8 @@ class RecordingListener final : public StatsListener {
 
  private:
   mutable Mutex mutex_;
+  CondVar released_;
+  bool held_ STERNA_GUARDED_BY(mutex_) = false;
   Sums sums_ STERNA_GUARDED_BY(mutex_);
 };
 
@@ -175,6 +189,7 @@ class TinyEngine {
   const ModelConfig& config() const { return config_; }
   const Model<float>& model() const { return *model_; }
   FakeMeter& meter() { return meter_; }
+  RecordingListener& listener() { return listener_; }
   RecordingListener::Sums sums() const { return listener_.sums(); }
   // Ends the engine, so that everything it reports has been reported.
   void Stop() { engine_.reset(); }

@@ -204,10 +204,7 @@ TEST(PromptLogprobsTest, ComeOnceWhenAPromptIsRecomputed) {
     options.engine.num_kv_blocks = 12;  // the first will need the blocks of the second
     options.engine.max_scored_tokens = 1;
     TinyEngine tiny(options, ahead ? Ahead() : Plain());
-    // The first runs before the second comes, and stays the first in order.
-    const std::shared_ptr<TokenStream> first = *tiny.engine().Submit(requests[0]);
-    const std::shared_ptr<TokenStream> second = *tiny.engine().Submit(requests[1]);
-    ExpectSameBits(alone, {ReadAll(*first), ReadAll(*second)}, ahead ? "ahead" : "one by one");
+    ExpectSameBits(alone, RunTogether(tiny, requests), ahead ? "ahead" : "one by one");
     tiny.Stop();
     EXPECT_GT(tiny.sums().recomputed_tokens, 20) << "the prompt was not half told of";
     EXPECT_EQ(tiny.sums().kv_blocks_used, 0);
