@@ -12,7 +12,7 @@
 
 namespace sterna {
 
-// "2b-4t": microsoft/bitnet-b1.58-2B-4T. "llama3-8b-1.58": HF1BitLLM/Llama3-8B-1.58.
+// "2b-4t": microsoft/bitnet-b1.58-2B-4T. "llama3-8b": HF1BitLLM/Llama3-8B-1.58.
 // "bitnet-large": 1bitLLM/bitnet_b1_58-large. "falcon3-...": tiiuae/Falcon3-...-1.58bit.
 // "bonsai-...": prism-ml/Ternary-Bonsai-..., that is Qwen3 with a scale for each 128 columns of a
 // row, and with embedding and head that are ternary too.

@@ -284,10 +284,10 @@ TEST(ShapePresetTest, KnownShapesCountTheirParameters) {
     return ternary_weights(c) + (c.tie_embeddings ? 1 : 2) * c.vocab_size * c.hidden_size;
   };
   EXPECT_THAT(ShapePresetNames(),
-              ElementsAre("2b-4t", "llama3-8b-1.58", "bitnet-large", "falcon3-1b", "falcon3-3b",
+              ElementsAre("2b-4t", "llama3-8b", "bitnet-large", "falcon3-1b", "falcon3-3b",
                           "falcon3-7b", "falcon3-10b", "bonsai-1.7b", "bonsai-4b", "bonsai-8b"));
   EXPECT_EQ(ternary_weights(*ShapePreset("2b-4t")), 2'084'044'800);
-  EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b-1.58")), 6'979'321'856);
+  EXPECT_EQ(ternary_weights(*ShapePreset("llama3-8b")), 6'979'321'856);
   EXPECT_EQ(ternary_weights(*ShapePreset("bonsai-1.7b")), 1'409'286'144);
   EXPECT_NEAR(all_weights(*ShapePreset("bitnet-large")), 0.729e9, 1e6);
   EXPECT_NEAR(all_weights(*ShapePreset("falcon3-1b")), 1.67e9, 1e7);
