@@ -38,10 +38,16 @@ const Target& TargetOf(ConvertFormat format) {
   return kTargets[0];
 }
 
+// The form of a directory that holds whatever scales such a model has.
+ConvertFormat DirectoryFor(const ModelConfig& config) {
+  return config.has_sub_norms() || config.linear_rms_norm ? ConvertFormat::kHfPacked
+                                                          : ConvertFormat::kHfUnpacked;
+}
+
 Status NoArchitecture(const ConvertJob& job, const std::string& what) {
-  return absl::InvalidArgumentError(absl::StrCat(job.options().model, " has ", what,
-                                                 ", which no GGUF architecture has; ",
-                                                 NameOf(ConvertFormat::kHfPacked), " may hold it"));
+  return absl::InvalidArgumentError(
+      absl::StrCat(job.options().model, " has ", what, ", which no GGUF architecture has; ",
+                   NameOf(DirectoryFor(job.config())), " may hold it"));
 }
 
 // What computes such a model: `bitnet` is the main line's, of family C; `bitnet-b1.58` that of
@@ -222,8 +228,8 @@ Status GgufModelWriter::AddHeader(const ModelTensor& tensor) {
   } else if (tensor.cols % packing.block_elements != 0) {
     return job_.Refuse(
         tensor, absl::StrCat(tensor.cols, " columns, no multiple of ", packing.block_elements),
-        tensor.cols % kPackingQ2_0Of64.block_elements == 0 ? NameOf(ConvertFormat::kQ2_0Of64)
-                                                           : NameOf(ConvertFormat::kHfPacked));
+        NameOf(tensor.cols % kPackingQ2_0Of64.block_elements == 0 ? ConvertFormat::kQ2_0Of64
+                                                                  : DirectoryFor(job_.config())));
   }
   headers_.push_back({tensor.gguf_name, packing, {tensor.rows, tensor.cols}});
   return absl::OkStatus();

@@ -226,6 +226,33 @@ inline void ExpectRefused(CheckpointFamily family, const std::vector<Damage>& da
 
 inline TensorData OneFloat(float value) { return FloatTensor("F32", {1}, {&value, 1}); }
 
+// Family E, as large, with a scale for each `group` columns, exact in half precision, embedding and
+// head too, and with yarn.
+inline TestCheckpoint GroupedTest(int64_t group) {
+  TestCheckpoint model = LargerTest(CheckpointFamily::kUnpacked);
+  model.config["model_type"] = "qwen3";
+  model.config["rope_scaling"] = {
+      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}};
+  std::mt19937 random(3);
+  for (auto& [name, tensor] : model.tensors) {
+    if (tensor.shape.size() != 2) continue;
+    std::vector<float> values;
+    for (int64_t i = 0; i < tensor.shape[0] * tensor.shape[1]; ++i) {
+      const int64_t number = i / group;
+      const float scale = static_cast<float>(1 + number % 5) / 64;
+      values.push_back((static_cast<float>(random() % 3) - 1) * scale);
+    }
+    tensor = FloatTensor("F32", tensor.shape, values);
+  }
+  for (int i = 0; i < 2; ++i) {
+    for (const char* norm : {"q_norm", "k_norm"}) {
+      model.tensors[absl::StrCat("model.layers.", i, ".self_attn.", norm, ".weight")] =
+          FloatTensor("F32", {kLargerHeadDim}, Values(kLargerHeadDim, 1));
+    }
+  }
+  return model;
+}
+
 }  // namespace sterna::testing
 
 #endif  // STERNA_TESTS_UNIT_ENGINE_MODEL_CHECKPOINT_TESTING_H_

@@ -20,6 +20,7 @@ namespace {
 
 using testing::GgufModelOf;
 using testing::GgufPacking;
+using testing::GroupedTest;
 using ::testing::HasSubstr;
 using testing::LargerTest;
 using testing::TempDir;
@@ -159,32 +160,6 @@ TEST(GgufLoadTest, FamilyDKeepsScalesOfRows) {
     EXPECT_EQ(loaded->weights.layers[0].q.w.granularity(), ScaleGranularity::kRow);
     ExpectSameModel(*loaded, *wanted);
   }
-}
-
-// Family E with a scale for each `group` columns, exact in half precision, embedding and head too.
-TestCheckpoint GroupedTest(int64_t group) {
-  TestCheckpoint model = LargerTest(CheckpointFamily::kUnpacked);
-  model.config["model_type"] = "qwen3";
-  model.config["rope_scaling"] = {
-      {"rope_type", "yarn"}, {"factor", 4.0}, {"original_max_position_embeddings", 16}};
-  std::mt19937 random(3);
-  for (auto& [name, tensor] : model.tensors) {
-    if (tensor.shape.size() != 2) continue;
-    std::vector<float> values;
-    for (int64_t i = 0; i < tensor.shape[0] * tensor.shape[1]; ++i) {
-      const int64_t number = i / group;
-      const float scale = static_cast<float>(1 + number % 5) / 64;
-      values.push_back((static_cast<float>(random() % 3) - 1) * scale);
-    }
-    tensor = testing::FloatTensor("F32", tensor.shape, values);
-  }
-  for (int i = 0; i < 2; ++i) {
-    for (const char* norm : {"q_norm", "k_norm"}) {
-      model.tensors[absl::StrCat("model.layers.", i, ".self_attn.", norm, ".weight")] =
-          testing::FloatTensor("F32", {kHeadDim}, testing::Values(kHeadDim, 1));
-    }
-  }
-  return model;
 }
 
 TEST(GgufLoadTest, FamilyEIsArchitectureQwen3) {
