@@ -164,6 +164,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int6
            .head_dtype = std::string(weights.head_dtype()),
            .head_bytes = weights.head_bytes(),
            .head_shortlist_bytes = weights.shortlist.bytes(),
+           .work_bytes = model_->work_bytes(),
            .kv_cache_bytes =
                options.num_kv_blocks * KvCache<float>::BytesPerBlock(config, options.kv_type),
            .num_kv_blocks = options.num_kv_blocks,

@@ -54,6 +54,7 @@ struct ModelInfo {
   std::string head_dtype;   // of the head in memory: "bf16", "f32", "int8" or "ternary"
   int64_t head_bytes = 0;
   int64_t head_shortlist_bytes = 0;  // 0: none
+  int64_t work_bytes = 0;            // Model::work_bytes()
   int64_t kv_cache_bytes = 0;
   int64_t num_kv_blocks = 0;
   int64_t max_context_tokens = 0;

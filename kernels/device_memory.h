@@ -70,6 +70,7 @@ class DeviceArray {
   T* data() { return static_cast<T*>(memory_.data()); }
   const T* data() const { return static_cast<const T*>(memory_.data()); }
   int64_t size() const { return memory_.size_bytes() / static_cast<int64_t>(sizeof(T)); }
+  int64_t size_bytes() const { return memory_.size_bytes(); }
   bool empty() const { return memory_.empty(); }
   std::span<T> span() { return {data(), static_cast<size_t>(size())}; }
   std::span<const T> span() const { return {data(), static_cast<size_t>(size())}; }

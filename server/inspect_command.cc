@@ -102,7 +102,8 @@ Json DescribeTensors(const std::vector<TensorClass>& classes) {
   return described;
 }
 
-// What weights, keys and values take for so many requests of so many tokens.
+// What weights, work buffers (of --max-step-tokens and --max-sequences), keys and values take for
+// so many requests of so many tokens.
 Json MemoryAt(const InspectConfig& config, const Runtime& runtime) {
   const ModelInfo& info = runtime.info();
   const int64_t context = config.context > 0 ? config.context : info.max_context_tokens;
@@ -113,8 +114,9 @@ Json MemoryAt(const InspectConfig& config, const Runtime& runtime) {
   return {{"context_tokens", context},
           {"batch", config.batch},
           {"weights_bytes", weights},
+          {"work_bytes", info.work_bytes},
           {"kv_cache_bytes", kv},
-          {"total_bytes", weights + kv}};
+          {"total_bytes", weights + info.work_bytes + kv}};
 }
 
 Json DescribeTokenizer(const Runtime& runtime) {

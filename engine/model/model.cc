@@ -106,6 +106,7 @@ Status Model<F>::AllocateWorkspaces() {
                            {&last_q_, limits_.logit_rows, heads},
                            {&logits_, limits_.logit_rows, config_->vocab_size}}) {
     STERNA_RETURN_IF_ERROR(size.workspace->Allocate(*ops_, size.rows, size.cols));
+    work_bytes_ += size.workspace->data.size_bytes();
   }
   STERNA_ASSIGN_OR_RETURN(
       drawn_, AllocateArray<int32_t>(*ops_, ops_->runs_ahead() ? limits_.logit_rows : 0));
@@ -114,6 +115,7 @@ Status Model<F>::AllocateWorkspaces() {
   for (QuantizedWorkspace& inputs : linear_inputs_) {
     inputs.group_size = config_->scale_group_size;
     STERNA_RETURN_IF_ERROR(inputs.Allocate(*ops_, tokens, hidden));
+    work_bytes_ += inputs.size_bytes();
   }
   STERNA_RETURN_IF_ERROR(ops_->Reserve({.tokens = tokens,
                                         .logit_rows = limits_.logit_rows,
@@ -126,7 +128,10 @@ Status Model<F>::AllocateWorkspaces() {
   STERNA_ASSIGN_OR_RETURN(inv_freq_, AllocateArray<double>(*ops_, std::ssize(inv_freq)));
   ops_->CopyToDevice(inv_freq_.data(), inv_freq.data(),
                      std::ssize(inv_freq) * static_cast<int64_t>(sizeof(double)));
-  return quantized_.Allocate(*ops_, tokens, std::max({hidden, config_->ffn_size, heads}));
+  STERNA_RETURN_IF_ERROR(
+      quantized_.Allocate(*ops_, tokens, std::max({hidden, config_->ffn_size, heads})));
+  work_bytes_ += quantized_.size_bytes() + drawn_.size_bytes();
+  return absl::OkStatus();
 }
 
 template <typename F>

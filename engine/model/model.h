@@ -49,6 +49,8 @@ class Model {
   // `context_tokens` a sequence, may have, so that no request waits for it. A failure is one of
   // Finish.
   void RecordDecodeSteps(KvCache<F>& cache, int64_t context_tokens);
+  // Of the buffers a step's activations and logits are in; Ops::Reserve's come to them.
+  int64_t work_bytes() const { return work_bytes_; }
   int64_t num_recordings() const { return std::ssize(recordings_); }
   // Draws a token from each row of the logits of the Forward before, as Ops::Sample.
   void Sample(std::span<const SampleParams> params, std::span<SampleResult> results);
@@ -74,6 +76,7 @@ class Model {
     int64_t group_size = 0;  // as ModelConfig has it
     Status Allocate(Ops<F>& ops, int64_t rows, int64_t cols);
     QuantizedMat<F> Rows(int64_t rows, int64_t cols);
+    int64_t size_bytes() const { return q.size_bytes() + scale.size_bytes() + sum.size_bytes(); }
   };
 
   Model(const ModelConfig* config, const ModelWeights* weights, Ops<F>* ops,
@@ -154,6 +157,7 @@ class Model {
   Workspace logits_;                               // [R, vocab]
   DeviceArray<int32_t> drawn_;                     // [R], where the device runs ahead
   int64_t num_drawn_ = 0;                          // in it
+  int64_t work_bytes_ = 0;                         // of all of them
 
   // By tokens, blocks of a table, and the cache's memory and kind.
   using RecordingKey = std::tuple<int64_t, int64_t, const void*, const void*, int64_t, KvType>;

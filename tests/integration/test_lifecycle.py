@@ -306,7 +306,7 @@ def test_inspect_command(binary, tiny_model):
                         "--json").stdout)["memory_at"]
     # Three requests of seven blocks of 16 tokens; two layers, K and V, two heads of 64 in f16.
     assert at["kv_cache_bytes"] == 3 * 7 * 16 * 2 * 2 * 2 * 64 * 2
-    assert at["total_bytes"] == at["kv_cache_bytes"] + at["weights_bytes"]
+    assert at["total_bytes"] == at["kv_cache_bytes"] + at["weights_bytes"] + at["work_bytes"]
     too_long = run(binary, "inspect", "--model", tiny_model, "--context", 100_000)
     assert too_long.returncode == 2 and "4096" in too_long.stderr
     text = run(binary, "inspect", "--model", tiny_model).stdout
