@@ -105,14 +105,14 @@ std::vector<LintFinding> LintLoaded(const Checkpoint& checkpoint, TensorNames na
   return std::move(report).Findings();
 }
 
-std::vector<LintFinding> LintModel(const std::string& model, const HeadOptions& head) {
+std::vector<LintFinding> LintModel(const std::string& model, const LoadOptions& options) {
   LintReport failures;
   const StatusOr<ModelFiles> files = ModelFiles::Open(model);
   if (!files.ok()) {
     AddFailure("files", model, files.status(), failures);
     return std::move(failures).Findings();
   }
-  const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(*files, {.head = head});
+  const StatusOr<Checkpoint> checkpoint = LoadCheckpoint(*files, options);
   if (!checkpoint.ok()) AddFailure("load", "checkpoint", checkpoint.status(), failures);
   std::unique_ptr<Tokenizer> tokenizer;
   std::optional<ChatTemplate> chat_template;

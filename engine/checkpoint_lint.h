@@ -24,9 +24,9 @@ Status CheckVocabulary(const Tokenizer& tokenizer, const ModelConfig& config,
 std::vector<LintFinding> LintLoaded(const Checkpoint& checkpoint, TensorNames names,
                                     const Tokenizer* tokenizer, const ChatTemplate* chat_template);
 
-// Loads what `model` names, as ModelFiles::Open takes it, and lints it. What does not load is an
-// error among the findings.
-std::vector<LintFinding> LintModel(const std::string& model, const HeadOptions& head);
+// Loads what `model` names, as ModelFiles::Open takes it, with `options` and lints it. What does
+// not load is an error among the findings.
+std::vector<LintFinding> LintModel(const std::string& model, const LoadOptions& options);
 
 }  // namespace sterna
 

@@ -152,6 +152,16 @@ Status RuntimeImpl::Tune(double step_seconds, EngineOptions& options) {
   return absl::OkStatus();
 }
 
+// Special tokens, which add no bytes to a text, by their spelling.
+int64_t LongestTokenBytes(const Tokenizer& tokenizer) {
+  size_t longest = 0;
+  for (int32_t id = 0; id < tokenizer.vocab_size(); ++id) {
+    const size_t bytes = tokenizer.TokenBytes(id).size();
+    longest = std::max(longest, bytes > 0 ? bytes : tokenizer.IdToToken(id).size());
+  }
+  return static_cast<int64_t>(longest);
+}
+
 void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int64_t load_ns) {
   const ModelConfig& config = checkpoint_.config;
   const ModelWeights& weights = checkpoint_.weights;
@@ -173,6 +183,7 @@ void RuntimeImpl::Describe(const EngineOptions& options, LoadedFacts facts, int6
            .tuning = tuning_,
            .products = DescribeProducts(weights, *ops_),
            .vocab_size = config.vocab_size,
+           .longest_token_bytes = LongestTokenBytes(*tokenizer_),
            .tensor_classes = TensorClasses(weights),
            .fingerprint = facts.fingerprint,
            .findings = std::move(facts.findings),

@@ -69,6 +69,7 @@ struct ModelInfo {
   };
   std::vector<Product> products;
   int64_t vocab_size = 0;
+  int64_t longest_token_bytes = 0;  // of a text that becomes one token
   std::vector<TensorClass> tensor_classes;
   std::optional<uint64_t> fingerprint;  // where it was asked for
   std::vector<LintFinding> findings;    // that did not refuse it

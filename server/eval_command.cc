@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <optional>
@@ -20,6 +21,7 @@
 #include "server/eval/perplexity.h"
 #include "server/eval/progress_bar.h"
 #include "server/eval/scoring.h"
+#include "server/prompt.h"
 
 namespace sterna {
 namespace {
@@ -121,35 +123,34 @@ StatusOr<std::unique_ptr<Runtime>> LoadModel(const EvalConfig& config) {
   return runtime;
 }
 
-StatusOr<std::vector<PromptScore>> Score(Runtime& runtime, const std::string& unit,
-                                         const std::vector<ScoringPrompt>& prompts) {
-  ProgressBar bar(unit, std::ssize(prompts));
-  return ScorePrompts(runtime.engine(), prompts, [&](int64_t done) { bar.Update(done); });
+StatusOr<std::vector<PromptScore>> Score(Runtime& runtime, const std::string& unit, int64_t count,
+                                         const std::function<ScoringPrompt(int64_t)>& prompt) {
+  ProgressBar bar(unit, count);
+  return ScorePrompts(runtime.engine(), count, prompt, [&](int64_t done) { bar.Update(done); });
 }
 
 StatusOr<Json> EvaluateText(const EvalConfig& config) {
   STERNA_ASSIGN_OR_RETURN(const std::string text, ReadTextFile(config.file));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<Runtime> runtime, LoadModel(config));
   const Tokenizer& tokenizer = runtime->tokenizer();
-  STERNA_ASSIGN_OR_RETURN(const std::vector<int32_t> ids,
-                          tokenizer.Encode(text, /*add_special=*/false, /*parse_special=*/true));
+  const StatusOr<std::vector<int32_t>> ids =
+      tokenizer.Encode(text, /*add_special=*/false, /*parse_special=*/true);
+  if (!ids.ok()) return Annotate(ids.status(), config.file);
   const WindowOptions options = {.context = runtime->engine().max_context_tokens(),
                                  .stride = config.stride,
-                                 .bos = config.bos ? tokenizer.bos_id() : std::nullopt};
+                                 .bos = config.bos ? AddedBos(tokenizer) : std::nullopt};
   const int64_t most = WindowTokens(options);
   if (most < 1 || config.stride > most) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--context is ", options.context, " and --stride ", config.stride,
-                     "; a window holds ", most,
-                     " tokens of the text, and windows advance by 1 to "
-                     "as many"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--context is ", options.context,
+        config.stride > 0 ? absl::StrCat(" and --stride ", config.stride) : "", "; a window holds ",
+        most, " tokens of the text beside BOS, and windows advance by 1 to as many"));
   }
-  std::vector<ScoringPrompt> windows = CutWindows(ids, options);
-  if (config.limit > 0 && std::ssize(windows) > config.limit) {
-    windows.resize(static_cast<size_t>(config.limit));
-  }
-  STERNA_ASSIGN_OR_RETURN(const std::vector<PromptScore> scores,
-                          Score(*runtime, "windows", windows));
+  const TextWindows windows(*ids, options);
+  const int64_t count = config.limit > 0 ? std::min(windows.size(), config.limit) : windows.size();
+  STERNA_ASSIGN_OR_RETURN(
+      const std::vector<PromptScore> scores,
+      Score(*runtime, "windows", count, [&](int64_t index) { return windows[index]; }));
   PromptScore sum;
   for (const PromptScore& score : scores) {
     sum.log_likelihood += score.log_likelihood;
@@ -157,13 +158,13 @@ StatusOr<Json> EvaluateText(const EvalConfig& config) {
   }
   if (sum.num_tokens == 0) {
     return absl::InvalidArgumentError(
-        absl::StrCat(config.file, " has ", ids.size(), " tokens, none of which can be scored"));
+        absl::StrCat(config.file, " has ", ids->size(), " tokens, none of which can be scored"));
   }
   const double mean = -sum.log_likelihood / static_cast<double>(sum.num_tokens);
   return Json{
       {"model", config.model},           {"file", config.file},
       {"context", options.context},      {"stride", config.stride > 0 ? config.stride : most},
-      {"bos", options.bos.has_value()},  {"windows", windows.size()},
+      {"bos", options.bos.has_value()},  {"windows", count},
       {"scored_tokens", sum.num_tokens}, {"mean_negative_log_likelihood", mean},
       {"perplexity", std::exp(mean)}};
 }
@@ -184,11 +185,12 @@ StatusOr<Json> EvaluateItems(const EvalConfig& config) {
     std::ranges::move(*some, std::back_inserter(prompts));
   }
   STERNA_ASSIGN_OR_RETURN(const std::vector<PromptScore> scores,
-                          Score(*runtime, "prompts", prompts));
+                          Score(*runtime, "prompts", std::ssize(prompts),
+                                [&](int64_t index) { return std::move(prompts[index]); }));
   Json out = {{"model", config.model},
               {"items_file", config.items},
               {"context", context},
-              {"bos", config.bos},
+              {"bos", config.bos && AddedBos(runtime->tokenizer()).has_value()},
               {"items", items.size()}};
   const auto add = [&](const char* name, double share) {
     out[name] = share;

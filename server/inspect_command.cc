@@ -111,12 +111,9 @@ Json MemoryAt(const InspectConfig& config, const Runtime& runtime) {
   const int64_t kv =
       config.batch * BlockTable::BlocksFor(context) *
       KvCache<float>::BytesPerBlock(runtime.config(), KvTypeOf(config.kv_cache_dtype));
-  return {{"context_tokens", context},
-          {"batch", config.batch},
-          {"weights_bytes", weights},
-          {"work_bytes", info.work_bytes},
-          {"kv_cache_bytes", kv},
-          {"total_bytes", weights + info.work_bytes + kv}};
+  return {{"context_tokens", context}, {"batch", config.batch},
+          {"weights_bytes", weights},  {"work_bytes", info.work_bytes},
+          {"kv_cache_bytes", kv},      {"total_bytes", weights + info.work_bytes + kv}};
 }
 
 Json DescribeTokenizer(const Runtime& runtime) {
@@ -285,15 +282,16 @@ std::string JsonText(const Json& json) {
 }
 
 int PrintFindings(const InspectConfig& config) {
-  const std::vector<LintFinding> findings = LintModel(config.model, HeadOptionsOf(config.head));
+  const RuntimeOptions options = ToRuntimeOptions(config);
+  const std::vector<LintFinding> findings =
+      LintModel(config.model, {.head = options.head, .i2s_layout = options.i2s_layout});
   if (config.json) {
     Print(JsonText({{"model", config.model}, {"findings", FindingsAsJson(findings)}}));
   } else {
     for (const LintFinding& finding : findings) Print(LintText(finding) + "\n");
     if (findings.empty()) Print("no findings\n");
   }
-  const LintRefusal refusal = ToRuntimeOptions(config).lint_refusal;
-  return RefuseFindings(findings, refusal).ok() ? kExitOk : kExitFailure;
+  return RefuseFindings(findings, options.lint_refusal).ok() ? kExitOk : kExitFailure;
 }
 
 int RunInspect(std::span<const std::string> args) {

@@ -8,7 +8,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
+#include "engine/model/config_fields.h"
 #include "engine/model/json_text.h"
 #include "nlohmann/json.hpp"
 
@@ -35,78 +35,6 @@ StatusOr<Json> ReadJsonObject(const std::string& path, int64_t max_bytes,
   }
   return value;
 }
-
-// The fields of one JSON object, with errors that name the file, the field and its value.
-class Fields {
- public:
-  // `prefix` names the object inside the file: "" or "quantization_config.".
-  Fields(const Json& object, std::string file, std::string prefix)
-      : object_(object), file_(std::move(file)), prefix_(std::move(prefix)) {}
-
-  // Null when the field is absent or null, which mean the same in these files.
-  const Json* Find(const std::string& name) const {
-    const auto it = object_.find(name);
-    return it == object_.end() || it->is_null() ? nullptr : &*it;
-  }
-  bool Has(const std::string& name) const { return Find(name) != nullptr; }
-
-  Status Error(const std::string& name, const std::string& wanted) const {
-    const Json* value = Find(name);
-    return absl::InvalidArgumentError(absl::StrCat(
-        file_, ": ", prefix_, name, " is ",
-        value == nullptr ? "missing"
-                         : Shown(value->dump(-1, ' ', true, Json::error_handler_t::replace)),
-        ", but ", wanted));
-  }
-
-  StatusOr<int64_t> Int(const std::string& name, int64_t min, int64_t max) const {
-    const Json* value = Find(name);
-    const bool fits = value != nullptr && value->is_number_integer() &&
-                      (!value->is_number_unsigned() ||
-                       value->get<uint64_t>() <= static_cast<uint64_t>(INT64_MAX)) &&
-                      value->get<int64_t>() >= min && value->get<int64_t>() <= max;
-    if (!fits) {
-      return Error(name, absl::StrCat("must be an integer from ", min, " to ", max));
-    }
-    return value->get<int64_t>();
-  }
-  StatusOr<int64_t> IntOr(const std::string& name, int64_t absent, int64_t min, int64_t max) const {
-    return Has(name) ? Int(name, min, max) : absent;
-  }
-  // A finite number above zero and at most `max`.
-  StatusOr<double> Positive(const std::string& name, double max) const {
-    const Json* value = Find(name);
-    if (value == nullptr || !value->is_number() || !(value->get<double>() > 0) ||
-        !(value->get<double>() <= max)) {
-      return Error(name, absl::StrCat("must be a number above 0 and at most ", max));
-    }
-    return value->get<double>();
-  }
-  StatusOr<double> PositiveOr(const std::string& name, double absent, double max) const {
-    return Has(name) ? Positive(name, max) : absent;
-  }
-  StatusOr<bool> BoolOr(const std::string& name, bool absent) const {
-    const Json* value = Find(name);
-    if (value == nullptr) return absent;
-    if (!value->is_boolean()) return Error(name, "must be true or false");
-    return value->get<bool>();
-  }
-  // One of `choices`; `absent`, which may be empty for a required field, when not there.
-  StatusOr<std::string> Choice(const std::string& name, const std::vector<std::string>& choices,
-                               const std::string& absent = "") const {
-    const Json* value = Find(name);
-    if (value == nullptr && !absent.empty()) return absent;
-    for (const std::string& choice : choices) {
-      if (value != nullptr && *value == choice) return choice;
-    }
-    return Error(name, absl::StrCat("supported: ", absl::StrJoin(choices, ", ")));
-  }
-
- private:
-  const Json& object_;
-  std::string file_;
-  std::string prefix_;
-};
 
 // What a config of family C has and no other: the bits of its linears, or its architecture, which
 // differs from that of family A (BitNetForCausalLM) in one capital letter.
@@ -185,6 +113,29 @@ Status ReadQwen3(const Fields& fields, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// modules_to_not_convert: only the projections of the layers are ternary, so that lists which name
+// other modules (tools write the head, with tied embeddings those and the last norm, too) all mean
+// this. One that keeps a projection dense, or makes the head ternary by leaving it out, would be a
+// different model; of an empty one nothing is known to leave it out.
+Status CheckKeptModules(const Fields& quant) {
+  constexpr std::string_view kDense[] = {"lm_head", "model.embed_tokens", "embed_tokens",
+                                         "model.norm", "norm"};
+  const Json* kept = quant.Find("modules_to_not_convert");
+  if (kept == nullptr) return absl::OkStatus();
+  bool head = false;
+  bool known = kept->is_array();
+  for (size_t i = 0; known && i < kept->size(); ++i) {
+    const Json& module = (*kept)[i];
+    known = module.is_string() &&
+            std::ranges::find(kDense, module.get_ref<const std::string&>()) != std::end(kDense);
+    head = head || module == "lm_head";
+  }
+  if (known && head) return absl::OkStatus();
+  return quant.Error("modules_to_not_convert",
+                     "supported: null, or a list with \"lm_head\" and of the others at most "
+                     "\"model.embed_tokens\" and \"model.norm\", which are dense in any case");
+}
+
 // Families A, A' and B.
 Status ReadQuantization(const Fields& quant, ModelConfig& config) {
   STERNA_RETURN_IF_ERROR(quant.Choice("quant_method", {"bitnet"}).status());
@@ -210,14 +161,7 @@ Status ReadQuantization(const Fields& quant, ModelConfig& config) {
                        "in the same place is not supported");
   }
   STERNA_ASSIGN_OR_RETURN(config.linear_rms_norm_eps, quant.PositiveOr("rms_norm_eps", 1e-6, 1));
-  // Only the projections of the layers are ternary. A list that keeps another module dense, or
-  // makes the head ternary by leaving it out, would be a different model.
-  if (const Json* kept = quant.Find("modules_to_not_convert")) {
-    if (*kept != Json::array({"lm_head"})) {
-      return quant.Error("modules_to_not_convert", "supported: null or [\"lm_head\"]");
-    }
-  }
-  return absl::OkStatus();
+  return CheckKeptModules(quant);
 }
 
 Status ReadSizes(const Fields& fields, ModelConfig& config) {
@@ -361,6 +305,7 @@ Status AddEosIds(const Fields& fields, int64_t vocab_size, std::set<int32_t>& id
   if (value == nullptr) return absl::OkStatus();
   const Json list = value->is_array() ? *value : Json::array({*value});
   for (const Json& id : list) {
+    if (id == -1) continue;  // as some tools write none
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
       return fields.Error("eos_token_id", absl::StrCat("must be a token id from 0 to ",
                                                        vocab_size - 1, ", or a list of them"));

@@ -60,7 +60,9 @@ def main() -> None:
     tokenizer = AutoTokenizer.from_pretrained(args.model)
     ids = tokenizer(args.file.read_text(), add_special_tokens=False, verbose=False).input_ids
     model = load_model(args.model, args.stock)
-    bos = None if args.no_bos else tokenizer.bos_token_id
+    # Where the tokenizer puts BOS in front; some know one and do not.
+    adds_bos = tokenizer("").input_ids[:1] == [tokenizer.bos_token_id]
+    bos = tokenizer.bos_token_id if adds_bos and not args.no_bos else None
     total, count, done = 0.0, 0, 0
     for tokens, first in windows(ids, args.context, args.stride, bos):
         if done == args.limit:

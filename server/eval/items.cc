@@ -42,10 +42,6 @@ size_t TrailingSpace(std::string_view text) {
   return end;
 }
 
-bool BeginsWithSpace(std::string_view text) {
-  return !text.empty() && IsSpace(ReadUtf8(text, 0).code_point);
-}
-
 StatusOr<std::vector<std::string>> ReadChoices(const Json& choices, const std::string& where) {
   if (!choices.is_array() || choices.empty()) {
     return Invalid(where, "its choices are no array of strings with at least one");
@@ -139,7 +135,7 @@ StatusOr<std::vector<EvalItem>> ReadItems(std::string_view text, const std::stri
     text.remove_prefix(std::min(line.size() + 1, text.size()));
     if (TrailingSpace(line) == 0) continue;
     const std::string where = absl::StrCat(name, ":", number);
-    const StatusOr<Json> json = ParseJsonObject(line);
+    const StatusOr<Json> json = ParseJsonObject(line, "the line");
     if (!json.ok()) return Invalid(where, std::string(json.status().message()));
     STERNA_RETURN_IF_ERROR(items.Add(*json, where));
   }
@@ -157,7 +153,7 @@ StatusOr<std::vector<ScoringPrompt>> EncodeItem(const Tokenizer& tokenizer, cons
   for (const std::string& choice : item.choices) {
     STERNA_ASSIGN_OR_RETURN(
         const std::vector<int32_t> whole,
-        encode(absl::StrCat(item.context, BeginsWithSpace(choice) ? "" : " ", choice)));
+        encode(absl::StrCat(item.context, choice.starts_with(' ') ? "" : " ", choice)));
     ScoringPrompt prompt = {.tokens = context_ids, .first_scored = std::ssize(context_ids)};
     if (whole.size() > context_ids.size()) {
       prompt.tokens.insert(prompt.tokens.end(),

@@ -5,7 +5,7 @@
 // An item has a context, "query", "context" or "prompt"; and either "continuation", the words that
 // follow, or an array of strings, "choices" or "options", with the index of the right one, "gold"
 // or "input_label". Other members are not looked at. What follows the context is joined to it by
-// one space, unless it begins with white space itself.
+// one space, unless it begins with one itself.
 #ifndef STERNA_SERVER_EVAL_ITEMS_H_
 #define STERNA_SERVER_EVAL_ITEMS_H_
 

@@ -10,23 +10,31 @@ int64_t WindowTokens(const WindowOptions& options) {
   return options.context - (options.bos.has_value() ? 1 : 0);
 }
 
-std::vector<ScoringPrompt> CutWindows(std::span<const int32_t> text, const WindowOptions& options) {
-  const int64_t most = WindowTokens(options);
-  const int64_t stride = options.stride > 0 ? options.stride : most;
-  STERNA_CHECK(most >= 1 && stride <= most);
-  const auto size = std::ssize(text);
-  const int64_t before = options.bos.has_value() ? 1 : 0;
-  std::vector<ScoringPrompt> windows;
-  int64_t scored = 0;  // tokens of the text
-  for (int64_t begin = 0; scored < size; begin += stride) {
-    const int64_t end = std::min(begin + most, size);
-    ScoringPrompt& window = windows.emplace_back();
-    if (options.bos.has_value()) window.tokens.push_back(*options.bos);
-    window.tokens.insert(window.tokens.end(), text.begin() + begin, text.begin() + end);
-    window.first_scored = std::max<int64_t>(before + scored - begin, 1);
-    scored = end;
-  }
-  return windows;
+TextWindows::TextWindows(std::span<const int32_t> text, const WindowOptions& options)
+    : text_(text),
+      most_(WindowTokens(options)),
+      stride_(options.stride > 0 ? options.stride : most_),
+      bos_(options.bos) {
+  STERNA_CHECK(most_ >= 1 && stride_ <= most_);
+}
+
+int64_t TextWindows::End(int64_t index) const {
+  return std::min(index * stride_ + most_, std::ssize(text_));
+}
+
+int64_t TextWindows::size() const {
+  if (text_.empty()) return 0;
+  return 1 + (std::ssize(text_) - End(0) + stride_ - 1) / stride_;
+}
+
+ScoringPrompt TextWindows::operator[](int64_t index) const {
+  const int64_t begin = index * stride_;
+  const int64_t scored = index == 0 ? 0 : End(index - 1);
+  ScoringPrompt window;
+  if (bos_.has_value()) window.tokens.push_back(*bos_);
+  window.first_scored = std::max<int64_t>(std::ssize(window.tokens) + scored - begin, 1);
+  window.tokens.insert(window.tokens.end(), text_.begin() + begin, text_.begin() + End(index));
+  return window;
 }
 
 }  // namespace sterna

@@ -12,7 +12,6 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <vector>
 
 #include "server/eval/scoring.h"
 
@@ -27,7 +26,23 @@ struct WindowOptions {
 // The text's tokens in a full window.
 int64_t WindowTokens(const WindowOptions& options);
 
-std::vector<ScoringPrompt> CutWindows(std::span<const int32_t> text, const WindowOptions& options);
+// The windows, each made when it is asked for: together, with a small stride, they are many times
+// the text. `text` must outlive them.
+class TextWindows {
+ public:
+  TextWindows(std::span<const int32_t> text, const WindowOptions& options);
+  int64_t size() const;
+  ScoringPrompt operator[](int64_t index) const;
+
+ private:
+  // Where the tokens of the text that window `index` holds end.
+  int64_t End(int64_t index) const;
+
+  std::span<const int32_t> text_;
+  int64_t most_;  // of its tokens in a window
+  int64_t stride_;
+  std::optional<int32_t> bos_;
+};
 
 }  // namespace sterna
 

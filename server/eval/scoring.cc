@@ -2,16 +2,17 @@
 
 #include <deque>
 #include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 
 namespace sterna {
 namespace {
 
-Request ScoringRequest(const ScoringPrompt& prompt, size_t index) {
+Request ScoringRequest(ScoringPrompt prompt, int64_t index) {
   Request request;
   request.id = absl::StrCat("eval-", index);
-  request.prompt = prompt.tokens;
+  request.prompt = std::move(prompt.tokens);
   request.sampling.temperature = 0;
   request.sampling.num_prompt_logprobs = 1;
   request.sampling.prompt_logprobs_from = static_cast<int32_t>(prompt.first_scored);
@@ -37,15 +38,15 @@ StatusOr<PromptScore> ReadScore(TokenStream& stream) {
 }  // namespace
 
 StatusOr<std::vector<PromptScore>> ScorePrompts(
-    Engine& engine, const std::vector<ScoringPrompt>& prompts,
+    Engine& engine, int64_t count, const std::function<ScoringPrompt(int64_t index)>& prompt,
     const std::function<void(int64_t done)>& on_scored) {
   std::vector<PromptScore> scores;
   std::deque<std::shared_ptr<TokenStream>> in_flight;
-  size_t next = 0;
-  while (scores.size() < prompts.size()) {
-    while (next < prompts.size() && std::ssize(in_flight) < kMostPromptsInFlight) {
+  int64_t next = 0;
+  while (std::ssize(scores) < count) {
+    while (next < count && std::ssize(in_flight) < kMostPromptsInFlight) {
       STERNA_ASSIGN_OR_RETURN(std::shared_ptr<TokenStream> stream,
-                              engine.Submit(ScoringRequest(prompts[next], next)));
+                              engine.Submit(ScoringRequest(prompt(next), next)));
       in_flight.push_back(std::move(stream));
       ++next;
     }

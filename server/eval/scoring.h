@@ -24,12 +24,13 @@ struct PromptScore {
   bool is_greedy = true;  // no other token was likelier than any of them
 };
 
-// In the order of `prompts`; `on_scored` hears how many are. The engine's queue must hold
+// Of prompts 0 to `count` - 1, each asked for when it is its turn; `on_scored` hears how many are
+// done. The engine's queue must hold
 // kMostPromptsInFlight.
 inline constexpr int64_t kMostPromptsInFlight = 128;
-StatusOr<std::vector<PromptScore>> ScorePrompts(Engine& engine,
-                                                const std::vector<ScoringPrompt>& prompts,
-                                                const std::function<void(int64_t done)>& on_scored);
+StatusOr<std::vector<PromptScore>> ScorePrompts(
+    Engine& engine, int64_t count, const std::function<ScoringPrompt(int64_t index)>& prompt,
+    const std::function<void(int64_t done)>& on_scored);
 
 }  // namespace sterna
 

@@ -20,6 +20,7 @@ Status Invalid(std::string_view message, std::string_view param = "") {
 // Walks the text once without building anything and stops at the first thing it may not hold.
 class LimitChecker final : public nlohmann::json_sax<Json> {
  public:
+  explicit LimitChecker(std::string_view what) : what_(what) {}
   const std::string& error() const { return error_; }
 
   bool null() override { return true; }
@@ -60,17 +61,19 @@ class LimitChecker final : public nlohmann::json_sax<Json> {
     // users.
     std::string what = error.what();
     what.erase(0, what.find("] ") == std::string::npos ? 0 : what.find("] ") + 2);
-    error_ = absl::StrCat("the body is no valid JSON (byte ", position, "): ", what.substr(0, 256));
+    error_ = absl::StrCat(std::string(what_), " is no valid JSON (byte ", position,
+                          "): ", what.substr(0, 256));
     return false;
   }
 
  private:
   bool Enter() {
     if (++depth_ <= kMaxJsonDepth) return true;
-    error_ = absl::StrCat("the body is nested deeper than ", kMaxJsonDepth, " levels");
+    error_ = absl::StrCat(std::string(what_), " is nested deeper than ", kMaxJsonDepth, " levels");
     return false;
   }
 
+  std::string_view what_;
   int depth_ = 0;
   std::vector<std::set<std::string>> keys_;
   std::string error_;
@@ -78,12 +81,13 @@ class LimitChecker final : public nlohmann::json_sax<Json> {
 
 }  // namespace
 
-StatusOr<Json> ParseJsonObject(std::string_view text) {
-  LimitChecker checker;
+StatusOr<Json> ParseJsonObject(std::string_view text, std::string_view what) {
+  LimitChecker checker(what);
   if (!Json::sax_parse(text, &checker)) return Invalid(checker.error());
   Json value = Json::parse(text, nullptr, /*allow_exceptions=*/false);
   if (!value.is_object()) {
-    return Invalid(absl::StrCat("the body is ", JsonTypeText(value), "; it must be a JSON object"));
+    return Invalid(
+        absl::StrCat(std::string(what), " is ", JsonTypeText(value), "; it must be a JSON object"));
   }
   return value;
 }

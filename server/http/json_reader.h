@@ -21,8 +21,9 @@ inline constexpr int64_t kMaxJsonMembers = 1024;
 
 // Members keep their order, because tool definitions reach chat templates as they were sent.
 // kInvalidRequest for what is no JSON (with the position), no UTF-8, too deep, or holds a member
-// twice. The result is an object.
-StatusOr<nlohmann::ordered_json> ParseJsonObject(std::string_view text);
+// twice. The result is an object. `what` names the text in messages.
+StatusOr<nlohmann::ordered_json> ParseJsonObject(std::string_view text,
+                                                 std::string_view what = "the body");
 
 // The members of one JSON object. A member that is null counts as absent. The first error wins and
 // is told by Finish; after it, reads do nothing.

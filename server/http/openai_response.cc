@@ -151,7 +151,11 @@ Json ChatLogprob(const Tokenizer& tokenizer, const OutputToken& token) {
 void AppendCompletionLogprob(const Tokenizer& tokenizer, const OutputToken& token,
                              int64_t text_offset, Json* logprobs) {
   Json top = Json::object();
-  for (const TokenLogprob& t : token.top) top[TokenText(tokenizer, t.token)] = Finite(t.logprob);
+  // Tokens may have the same text; the likeliest of them stands for it.
+  for (const TokenLogprob& t : token.top) {
+    top.emplace(TokenText(tokenizer, t.token), Finite(t.logprob));
+  }
+  top.emplace(TokenText(tokenizer, token.id), Finite(token.logprob));
   AppendToken(TokenText(tokenizer, token.id), Finite(token.logprob), std::move(top), text_offset,
               logprobs);
 }

@@ -29,6 +29,12 @@ TABLE = [
     (TEXT, {"prompt": [-1]}, 400, "prompt", "token id -1"),
     (TEXT, {"prompt": ""} | {"add_special_tokens": False}, 400, "prompt", "no tokens"),
     (TEXT, {"prompt": "x" * 5000}, 400, "prompt", "4096"),
+    # What could not fit however it is encoded is not encoded.
+    (TEXT, {"prompt": "x" * 200_000}, 400, "prompt", "200000 bytes of text; at most 4096 tokens"),
+    (TEXT, {"prompt": ["x", "x" * 200_000]}, 400, "prompt[1]", "200000 bytes"),
+    (CHAT, {"messages": [{"role": "user", "content": "x" * 200_000}]}, 400, "messages",
+     "bytes of text; at most 4096 tokens"),
+    ("/tokenize", {"prompt": "x" * 200_000}, 400, "prompt", "200000 bytes"),
     (TEXT, {"prompt": "x", "max_tokens": 4096}, 400, "max_tokens", "4096"),
     (TEXT, {"prompt": "x", "max_tokens": 0}, 400, "max_tokens", "from 1"),
     (TEXT, {"prompt": "x", "max_tokens": "5"}, 400, "max_tokens", "a string"),

@@ -3,6 +3,7 @@
 #include <filesystem>
 #include <random>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "nlohmann/json.hpp"
@@ -183,6 +184,18 @@ TEST(ModelConfigTest, HeadsOf256) {
   EXPECT_EQ(config->rope.theta, 1000042.0);
 }
 
+// Lists as tools write them, which all say what is so in any case.
+TEST(ModelConfigTest, ModulesThatAreDenseAnywayMayBeNamed) {
+  for (const char* list :
+       {R"(["lm_head"])", R"(["model.embed_tokens", "lm_head"])",
+        R"(["lm_head", "model.embed_tokens"])", R"(["model.norm", "lm_head"])"}) {
+    const auto config = ReadPatched(
+        absl::StrCat(R"({"quantization_config": {"modules_to_not_convert": )", list, "}}").c_str());
+    EXPECT_TRUE(config.ok()) << config.status();
+  }
+  EXPECT_TRUE(ReadPatched(R"({"eos_token_id": -1})")->eos_token_ids.empty());
+}
+
 TEST(ModelConfigTest, OptionalFieldsAndDefaults) {
   auto config = ReadPatched(R"({"head_dim": 20, "num_key_value_heads": null, "hidden_act": "swish",
       "attention_bias": true, "mlp_bias": true, "rope_theta": null, "eos_token_id": null,
@@ -288,6 +301,15 @@ TEST(ModelConfigTest, RefusesBadFieldsNamingFieldAndValue) {
        "need linear_class autobitlinear"},
       {R"({"quantization_config": {"modules_to_not_convert": []}})",
        "modules_to_not_convert is []"},
+      {R"({"quantization_config": {"modules_to_not_convert": ["model.embed_tokens"]}})",
+       "modules_to_not_convert is [\\\"model.embed_tokens\\\"], but supported: null, or a list "
+       "with"},
+      {R"({"quantization_config": {"modules_to_not_convert": ["lm_head", "model.layers.0"]}})",
+       "modules_to_not_convert is"},
+      {R"({"quantization_config": {"modules_to_not_convert": "lm_head"}})",
+       "modules_to_not_convert is"},
+      {R"({"quantization_config": {"modules_to_not_convert": ["lm_head", 3]}})",
+       "modules_to_not_convert is"},
       {R"({"quantization_config": {"use_rms_norm": "yes"}})", "quantization_config.use_rms_norm"},
       {R"({"quantization_config": 3})", "quantization_config is 3"},
   };

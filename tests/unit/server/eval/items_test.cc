@@ -89,7 +89,7 @@ TEST(EncodeItem, OneSpaceJoinsUnlessThereIsOne) {
   ASSERT_EQ(prompts.size(), 3u);
   EXPECT_THAT(prompts[0].tokens, ElementsAre(256, 'q', ' ', 'a'));
   EXPECT_THAT(prompts[1].tokens, ElementsAre(256, 'q', ' ', 'b'));
-  EXPECT_THAT(prompts[2].tokens, ElementsAre(256, 'q', '\n', 'c'));
+  EXPECT_THAT(prompts[2].tokens, ElementsAre(256, 'q', ' ', '\n', 'c'));
   for (const ScoringPrompt& prompt : prompts) EXPECT_EQ(prompt.first_scored, 2);
   const ScoringPrompt without = Encode("q", {"a"}, /*add_special=*/false)[0];
   EXPECT_THAT(without.tokens, ElementsAre('q', ' ', 'a'));

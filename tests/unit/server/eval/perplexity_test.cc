@@ -18,8 +18,15 @@ std::vector<int32_t> Text(int count) {
 
 constexpr int32_t kBos = 99;
 
-TEST(CutWindows, BosInFrontOfEachAndEveryTokenOnce) {
-  const auto windows = CutWindows(Text(7), {.context = 4, .stride = 0, .bos = kBos});
+std::vector<ScoringPrompt> Windows(const std::vector<int32_t>& text, const WindowOptions& options) {
+  const TextWindows windows(text, options);
+  std::vector<ScoringPrompt> all;
+  for (int64_t i = 0; i < windows.size(); ++i) all.push_back(windows[i]);
+  return all;
+}
+
+TEST(TextWindows, BosInFrontOfEachAndEveryTokenOnce) {
+  const auto windows = Windows(Text(7), {.context = 4, .stride = 0, .bos = kBos});
   ASSERT_EQ(windows.size(), 3u);
   EXPECT_THAT(windows[0].tokens, ElementsAre(kBos, 0, 1, 2));
   EXPECT_THAT(windows[1].tokens, ElementsAre(kBos, 3, 4, 5));
@@ -27,8 +34,8 @@ TEST(CutWindows, BosInFrontOfEachAndEveryTokenOnce) {
   for (const ScoringPrompt& window : windows) EXPECT_EQ(window.first_scored, 1);
 }
 
-TEST(CutWindows, AStrideScoresTheLastTokensAlone) {
-  const auto windows = CutWindows(Text(8), {.context = 5, .stride = 2, .bos = kBos});
+TEST(TextWindows, AStrideScoresTheLastTokensAlone) {
+  const auto windows = Windows(Text(8), {.context = 5, .stride = 2, .bos = kBos});
   ASSERT_EQ(windows.size(), 3u);
   EXPECT_THAT(windows[0].tokens, ElementsAre(kBos, 0, 1, 2, 3));
   EXPECT_EQ(windows[0].first_scored, 1);
@@ -38,14 +45,14 @@ TEST(CutWindows, AStrideScoresTheLastTokensAlone) {
   EXPECT_EQ(windows[2].first_scored, 3);
 }
 
-TEST(CutWindows, WithoutBosAWindowsFirstTokenHasNothingBeforeIt) {
-  const auto apart = CutWindows(Text(5), {.context = 3, .stride = 0, .bos = {}});
+TEST(TextWindows, WithoutBosAWindowsFirstTokenHasNothingBeforeIt) {
+  const auto apart = Windows(Text(5), {.context = 3, .stride = 0, .bos = {}});
   ASSERT_EQ(apart.size(), 2u);
   EXPECT_THAT(apart[0].tokens, ElementsAre(0, 1, 2));
   EXPECT_EQ(apart[0].first_scored, 1);
   EXPECT_THAT(apart[1].tokens, ElementsAre(3, 4));
   EXPECT_EQ(apart[1].first_scored, 1);
-  const auto overlapping = CutWindows(Text(5), {.context = 3, .stride = 2, .bos = {}});
+  const auto overlapping = Windows(Text(5), {.context = 3, .stride = 2, .bos = {}});
   ASSERT_EQ(overlapping.size(), 2u);
   EXPECT_THAT(overlapping[1].tokens, ElementsAre(2, 3, 4));
   EXPECT_EQ(overlapping[1].first_scored, 1);
@@ -53,12 +60,12 @@ TEST(CutWindows, WithoutBosAWindowsFirstTokenHasNothingBeforeIt) {
 
 // Whatever the lengths, every token that can be is scored once, and the last window is the text's
 // end.
-TEST(CutWindows, ScoresEveryTokenOnce) {
+TEST(TextWindows, ScoresEveryTokenOnce) {
   for (int count = 1; count < 20; ++count) {
     for (int context = 2; context < 8; ++context) {
       for (int stride = 0; stride < context; ++stride) {
         const auto windows =
-            CutWindows(Text(count), {.context = context, .stride = stride, .bos = kBos});
+            Windows(Text(count), {.context = context, .stride = stride, .bos = kBos});
         std::vector<int32_t> scored;
         for (const ScoringPrompt& window : windows) {
           EXPECT_LE(std::ssize(window.tokens), context);
@@ -69,7 +76,7 @@ TEST(CutWindows, ScoresEveryTokenOnce) {
       }
     }
   }
-  EXPECT_TRUE(CutWindows({}, {.context = 4, .stride = 0, .bos = kBos}).empty());
+  EXPECT_TRUE(Windows({}, {.context = 4, .stride = 0, .bos = kBos}).empty());
 }
 
 }  // namespace
