@@ -302,10 +302,9 @@ Status CheckCombinations(const Fields& fields, const ModelConfig& config) {
 // Adds the ids of `eos_token_id`: an integer or a list of them.
 Status AddEosIds(const Fields& fields, int64_t vocab_size, std::set<int32_t>& ids) {
   const Json* value = fields.Find("eos_token_id");
-  if (value == nullptr) return absl::OkStatus();
+  if (value == nullptr || *value == -1) return absl::OkStatus();  // some tools write none so
   const Json list = value->is_array() ? *value : Json::array({*value});
   for (const Json& id : list) {
-    if (id == -1) continue;  // as some tools write none
     if (!id.is_number_integer() || id.get<int64_t>() < 0 || id.get<int64_t>() >= vocab_size) {
       return fields.Error("eos_token_id", absl::StrCat("must be a token id from 0 to ",
                                                        vocab_size - 1, ", or a list of them"));
