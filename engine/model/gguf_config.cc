@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
 #include <string>
 #include <vector>
 
@@ -247,6 +248,18 @@ Status ReadRope(const Keys& keys, const GgufCheckpoint& checkpoint, ModelConfig&
   return ReadDivisors(checkpoint, config);
 }
 
+// Whether any layer has a bias of one of `linears`. Llama has them or not one by one; those that
+// are missing where others are there are zeros (GgufSource::Vector).
+bool HasBias(const GgufCheckpoint& checkpoint, int64_t num_layers,
+             std::initializer_list<const char*> linears) {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (const char* linear : linears) {
+      if (checkpoint.Find(absl::StrCat("blk.", layer, ".", linear, ".bias"))) return true;
+    }
+  }
+  return false;
+}
+
 // None for a file without a tokenizer, which can be computed with all the same.
 Status ReadEndTokens(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   const GgufMetadata& metadata = checkpoint.metadata();
@@ -275,8 +288,9 @@ StatusOr<ModelConfig> ReadGgufConfig(const GgufCheckpoint& checkpoint) {
   STERNA_RETURN_IF_ERROR(RefuseOthers(keys, config));
   STERNA_RETURN_IF_ERROR(ReadRope(keys, checkpoint, config));
   config.tie_embeddings = checkpoint.Find("output.weight") == nullptr;
-  config.attention_bias = checkpoint.Find("blk.0.attn_q.bias") != nullptr;
-  config.mlp_bias = checkpoint.Find("blk.0.ffn_gate.bias") != nullptr;
+  config.attention_bias =
+      HasBias(checkpoint, config.num_layers, {"attn_q", "attn_k", "attn_v", "attn_output"});
+  config.mlp_bias = HasBias(checkpoint, config.num_layers, {"ffn_gate", "ffn_up", "ffn_down"});
   STERNA_RETURN_IF_ERROR(ReadEndTokens(checkpoint, config));
   return config;
 }
