@@ -19,6 +19,7 @@ constexpr char kMagic[] = "GGUF";
 constexpr uint64_t kMagicBytes = sizeof(kMagic) - 1;
 constexpr int64_t kDefaultAlignment = 32;
 constexpr char kAlignmentKey[] = "general.alignment";
+constexpr char kArchitectureKey[] = "general.architecture";
 constexpr uint32_t kMaxRank = 4;
 constexpr uint64_t kMaxNameBytes = 64;  // the format's own limit
 // The fewest bytes that one of them can have: what bounds their number by the file's size.
@@ -107,7 +108,20 @@ Status ReadShape(GgufCursor& cursor, const std::string& what, GgufTensor& tensor
   return absl::OkStatus();
 }
 
-Status SetType(uint32_t number, const std::string& what, GgufTensor& tensor) {
+// Whether the types may be as BitNet's fork of llama.cpp numbers them: so its architectures begin.
+bool IsBitNets(const GgufMetadata& metadata) {
+  const auto architecture = metadata.String(kArchitectureKey);
+  return architecture.ok() && architecture->starts_with("bitnet");
+}
+
+Status SetType(uint32_t number, bool bitnets, const std::string& what, GgufTensor& tensor) {
+  if (number == kBitNetTl1 || (number == kBitNetTl2 && bitnets)) {
+    return absl::UnimplementedError(absl::StrCat(
+        what, " has type ", number, ", which is ", number == kBitNetTl1 ? "TL1" : "TL2",
+        " of BitNet's fork of llama.cpp, packed for one build's kernels in a way that the file ",
+        "does not tell: use the model's file of type I2_S, which its setup_env.py makes with ",
+        "'-q i2_s'"));
+  }
   const GgufTypeInfo* type = FindGgufType(number);
   if (type == nullptr) {
     return absl::DataLossError(
@@ -129,7 +143,7 @@ Status SetType(uint32_t number, const std::string& what, GgufTensor& tensor) {
 
 // Reads what the header says of tensor `index` into `tensor`, and returns its offset.
 StatusOr<uint64_t> ReadTensorInfo(GgufCursor& cursor, uint64_t index, int64_t alignment,
-                                  GgufTensor& tensor) {
+                                  bool bitnets, GgufTensor& tensor) {
   STERNA_ASSIGN_OR_RETURN(const std::string_view name,
                           cursor.ReadString(absl::StrCat("the name of tensor ", index)));
   if (name.empty() || name.size() > kMaxNameBytes) {
@@ -140,7 +154,7 @@ StatusOr<uint64_t> ReadTensorInfo(GgufCursor& cursor, uint64_t index, int64_t al
   tensor.name = std::string(name);
   STERNA_RETURN_IF_ERROR(ReadShape(cursor, what, tensor));
   STERNA_ASSIGN_OR_RETURN(const uint32_t type, cursor.Read<uint32_t>(what));
-  STERNA_RETURN_IF_ERROR(SetType(type, what, tensor));
+  STERNA_RETURN_IF_ERROR(SetType(type, bitnets, what, tensor));
   STERNA_ASSIGN_OR_RETURN(const uint64_t offset, cursor.Read<uint64_t>(what));
   if (offset % static_cast<uint64_t>(alignment) != 0) {
     return absl::DataLossError(absl::StrCat(what, " begins at byte ", offset,
@@ -180,7 +194,8 @@ bool Fills(std::optional<uint64_t> bytes, uint64_t space, bool last, int64_t ali
 }
 
 // Two layouts go by the number of Q2_0, with groups of 64 and of 128, and no field tells which. The
-// space that the tensors have does, unless all are tiny: then it is the main line's, of 64.
+// space that the tensors have does, unless all are tiny: then it is the main line's, of 64. The
+// last tensor is asked where the others do not tell: what follows it may be wrong.
 void ChooseQ2_0Groups(const std::vector<Placed>& tensors, uint64_t data_bytes, int64_t alignment) {
   bool fits_64 = true;
   bool fits_128 = true;
@@ -189,6 +204,7 @@ void ChooseQ2_0Groups(const std::vector<Placed>& tensors, uint64_t data_bytes, i
     if (tensor.type != GgufTensorType::kQ2_0) continue;
     const uint64_t space = Space(tensors, i, data_bytes);
     const bool last = i + 1 == tensors.size();
+    if (last && fits_64 != fits_128) break;
     fits_64 = fits_64 && Fills(TensorBytes(tensor, tensor.block_elements, tensor.block_bytes),
                                space, last, alignment);
     fits_128 = fits_128 && tensor.cols % kForkQ2_0GroupElements == 0 &&
@@ -279,11 +295,13 @@ Status GgufFile::Read() {
   version_ = header.version;
   STERNA_ASSIGN_OR_RETURN(metadata_, GgufMetadata::Read(cursor, header.num_keys, path()));
   STERNA_ASSIGN_OR_RETURN(alignment_, ReadAlignment(metadata_));
+  const bool bitnets = IsBitNets(metadata_);
   std::vector<Placed> placed;
   for (uint64_t i = 0; i < header.num_tensors; ++i) {
     GgufTensor tensor;
     tensor.file = path();
-    STERNA_ASSIGN_OR_RETURN(const uint64_t offset, ReadTensorInfo(cursor, i, alignment_, tensor));
+    STERNA_ASSIGN_OR_RETURN(const uint64_t offset,
+                            ReadTensorInfo(cursor, i, alignment_, bitnets, tensor));
     const std::string name = tensor.name;
     const auto [it, is_new] = tensors_.emplace(name, std::move(tensor));
     if (!is_new) {

@@ -21,10 +21,12 @@ std::string SplitSuffix(int64_t number, int64_t count) {
   return absl::StrFormat("-%05d-of-%05d.gguf", number + 1, count);
 }
 
-// Of how many files `first` says to be the first; 1 when it says nothing.
+// Of how many files `first` says to be the first; 1 when it says nothing, or 0, as files say that
+// llama.cpp has merged again.
 StatusOr<int64_t> NumFiles(const GgufFile& first) {
   if (first.metadata().Find(kSplitCount) == nullptr) return 1;
   STERNA_ASSIGN_OR_RETURN(const int64_t count, first.metadata().Integer(kSplitCount));
+  if (count == 0) return 1;
   STERNA_ASSIGN_OR_RETURN(const int64_t number, first.metadata().Integer(kSplitNumber));
   if (count < 1 || count > kMaxFiles || number < 0 || number >= count) {
     return absl::DataLossError(absl::StrCat(

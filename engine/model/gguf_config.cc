@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -46,6 +48,10 @@ class Keys {
     return absl::InvalidArgumentError(
         absl::StrCat(file_, ": metadata '", Name(key), "' is ", value, ", but ", wanted));
   }
+  Status Unsupported(std::string_view key, double value, const std::string& supported) const {
+    return absl::UnimplementedError(absl::StrCat(file_, ": metadata '", Name(key), "' is ", value,
+                                                 ", but only ", supported, " is supported"));
+  }
   StatusOr<int64_t> Int(std::string_view key, int64_t min, int64_t max) const {
     STERNA_ASSIGN_OR_RETURN(const int64_t value, IntOfAllLayers(key));
     if (value >= min && value <= max) return value;
@@ -54,6 +60,10 @@ class Keys {
   StatusOr<int64_t> IntOr(std::string_view key, int64_t absent, int64_t min, int64_t max) const {
     if (!Has(key)) return absent;
     return Int(key, min, max);
+  }
+  StatusOr<double> FloatOr(std::string_view key, double absent) const {
+    if (!Has(key)) return absent;
+    return metadata_.Float(Name(key));
   }
   // A number above zero and at most `max`.
   StatusOr<double> PositiveOr(std::string_view key, double absent, double max) const {
@@ -181,7 +191,8 @@ std::vector<float> Llama3Divisors(const RopeConfig& rope, int64_t head_dim) {
 }
 
 // `rope_freqs.weight`. Those of Llama 3 are recognised, so that the frequencies are those of
-// config.json to the last bit: in the file they are rounded to float.
+// config.json to the last bit: in the file they are rounded to float. With another scaling besides
+// they are divisors like any: what config.json says has one scaling.
 Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   const GgufTensor* tensor = checkpoint.Find("rope_freqs.weight");
   if (tensor == nullptr) return absl::OkStatus();
@@ -197,6 +208,9 @@ Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
     return absl::DataLossError(
         absl::StrCat(tensor->Where(), "holds ", divisor, ", but must be finite and above zero"));
   }
+  if (std::ranges::all_of(divisors, [](float divisor) { return divisor == 1; })) {
+    return absl::OkStatus();
+  }
   RopeConfig llama3 = config.rope;
   llama3.scaling = RopeScaling::kLlama3;
   llama3.factor = *std::ranges::max_element(divisors);
@@ -207,7 +221,7 @@ Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   const bool is_llama3 = std::ranges::equal(divisors, known, [](float a, float b) {
     return std::abs(a - b) <= 4e-7f * b;  // converters differ in the last bit
   });
-  if (is_llama3) {
+  if (is_llama3 && config.rope.scaling == RopeScaling::kNone) {
     config.rope = std::move(llama3);
   } else {
     config.rope.frequency_divisors = std::move(divisors);
@@ -215,11 +229,48 @@ Status ReadDivisors(const GgufCheckpoint& checkpoint, ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// How much further than in training positions reach. Old files have it as `rope.scale_linear`,
+// whatever the type, and some have 0 for none.
+StatusOr<double> ReadRopeFactor(const Keys& keys) {
+  const char* key = keys.Has("rope.scaling.factor") ? "rope.scaling.factor" : "rope.scale_linear";
+  STERNA_ASSIGN_OR_RETURN(const double factor, keys.FloatOr(key, 0));
+  if (factor == 0) return 1;
+  return keys.PositiveOr(key, 1, 1e6);
+}
+
+// Variants of yarn, and what some architectures have cos and sin multiplied by, that RopeConfig
+// does not have or that readers disagree on.
+Status RefuseRopeVariants(const Keys& keys, bool yarn) {
+  // 1 is yarn, 0 none of it, and below zero the one that the type says.
+  constexpr char kExtension[] = "rope.scaling.yarn_ext_factor";
+  const double usual = yarn ? 1 : 0;
+  STERNA_ASSIGN_OR_RETURN(const double extension, keys.FloatOr(kExtension, usual));
+  if (extension != usual && !(extension < 0)) {
+    return keys.Unsupported(kExtension, extension, absl::StrCat(usual, " or less than 0"));
+  }
+  struct Variant {
+    const char* key;
+    double usual;
+  };
+  constexpr Variant kVariants[] = {{"rope.scaling.yarn_attn_factor", 1},
+                                   {"rope.scaling.yarn_log_multiplier", 0},
+                                   {"rope.scaling.attn_factor", 1}};
+  // Of yarn the last is read.
+  for (const Variant& variant : std::span(kVariants).first(yarn ? 2 : 3)) {
+    STERNA_ASSIGN_OR_RETURN(const double value, keys.FloatOr(variant.key, variant.usual));
+    if (value == variant.usual) continue;
+    return keys.Unsupported(variant.key, value, absl::StrCat(variant.usual));
+  }
+  return absl::OkStatus();
+}
+
 // But for the factor. What the file leaves out is as llama.cpp computes it, and Transformers.
-Status ReadYarn(const Keys& keys, RopeConfig& rope) {
+Status ReadYarn(const Keys& keys, int64_t max_positions, RopeConfig& rope) {
   rope.scaling = RopeScaling::kYarn;
-  STERNA_ASSIGN_OR_RETURN(rope.original_max_positions,
-                          keys.Int("rope.scaling.original_context_length", 1, INT32_MAX));
+  STERNA_ASSIGN_OR_RETURN(
+      rope.original_max_positions,
+      keys.IntOr("rope.scaling.original_context_length", max_positions, 0, INT32_MAX));
+  if (rope.original_max_positions == 0) rope.original_max_positions = max_positions;
   if (!(rope.theta > 1)) {
     return keys.Error("rope.freq_base", absl::StrCat(rope.theta), "must be above 1 for yarn");
   }
@@ -231,20 +282,32 @@ Status ReadYarn(const Keys& keys, RopeConfig& rope) {
 }
 
 Status ReadRope(const Keys& keys, const GgufCheckpoint& checkpoint, ModelConfig& config) {
-  STERNA_ASSIGN_OR_RETURN(config.rope.theta, keys.PositiveOr("rope.freq_base", 10000, 1e15));
-  STERNA_ASSIGN_OR_RETURN(const std::string type, keys.StringOr("rope.scaling.type", "none"));
-  if (type != "none") {
-    STERNA_ASSIGN_OR_RETURN(config.rope.factor, keys.PositiveOr("rope.scaling.factor", 1, 1e6));
-  }
-  if (type == "linear") {
-    config.rope.scaling = RopeScaling::kLinear;
-  } else if (type == "yarn") {
-    STERNA_RETURN_IF_ERROR(ReadYarn(keys, config.rope));
-  } else if (type != "none") {
+  RopeConfig& rope = config.rope;
+  STERNA_ASSIGN_OR_RETURN(rope.theta, keys.PositiveOr("rope.freq_base", 10000, 1e15));
+  STERNA_ASSIGN_OR_RETURN(const std::string type, keys.StringOr("rope.scaling.type", "linear"));
+  if (type != "none" && type != "linear" && type != "yarn") {
     return keys.Error("rope.scaling.type", absl::StrCat("'", Shown(type), "'"),
                       "supported: none, linear, yarn");
   }
+  STERNA_RETURN_IF_ERROR(RefuseRopeVariants(keys, type == "yarn"));
+  if (type != "none") {
+    STERNA_ASSIGN_OR_RETURN(rope.factor, ReadRopeFactor(keys));
+  }
+  if (type == "linear" && rope.factor != 1) rope.scaling = RopeScaling::kLinear;
+  if (type == "yarn") STERNA_RETURN_IF_ERROR(ReadYarn(keys, config.max_positions, rope));
   return ReadDivisors(checkpoint, config);
+}
+
+// Whether any layer has a bias of one of `linears`. Llama has them or not one by one; those that
+// are missing where others are there are zeros (GgufSource::Vector).
+bool HasBias(const GgufCheckpoint& checkpoint, int64_t num_layers,
+             std::initializer_list<const char*> linears) {
+  for (int64_t layer = 0; layer < num_layers; ++layer) {
+    for (const char* linear : linears) {
+      if (checkpoint.Find(absl::StrCat("blk.", layer, ".", linear, ".bias"))) return true;
+    }
+  }
+  return false;
 }
 
 // None for a file without a tokenizer, which can be computed with all the same.
@@ -275,8 +338,9 @@ StatusOr<ModelConfig> ReadGgufConfig(const GgufCheckpoint& checkpoint) {
   STERNA_RETURN_IF_ERROR(RefuseOthers(keys, config));
   STERNA_RETURN_IF_ERROR(ReadRope(keys, checkpoint, config));
   config.tie_embeddings = checkpoint.Find("output.weight") == nullptr;
-  config.attention_bias = checkpoint.Find("blk.0.attn_q.bias") != nullptr;
-  config.mlp_bias = checkpoint.Find("blk.0.ffn_gate.bias") != nullptr;
+  config.attention_bias =
+      HasBias(checkpoint, config.num_layers, {"attn_q", "attn_k", "attn_v", "attn_output"});
+  config.mlp_bias = HasBias(checkpoint, config.num_layers, {"ffn_gate", "ffn_up", "ffn_down"});
   STERNA_RETURN_IF_ERROR(ReadEndTokens(checkpoint, config));
   return config;
 }

@@ -10,8 +10,9 @@
 
 namespace sterna {
 
-// Architectures `bitnet`, `bitnet-25`, `bitnet-b1.58`, `llama` and `qwen3`. InvalidArgument with
-// the file, the key, its value and what would be right.
+// Architectures `bitnet`, `bitnet-25`, `bitnet-b1.58`, `llama` and `qwen3`. InvalidArgument, or
+// Unimplemented for a variant of yarn that is not computed, with the file, the key, its value and
+// what would be right.
 StatusOr<ModelConfig> ReadGgufConfig(const GgufCheckpoint& checkpoint);
 
 }  // namespace sterna

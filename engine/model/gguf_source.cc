@@ -59,17 +59,20 @@ StatusOr<StoredMatrix> Stored(const GgufTensor& tensor) {
   // One row tells whether the type is one of numbers at all.
   std::vector<float> first(static_cast<size_t>(tensor.cols));
   STERNA_RETURN_IF_ERROR(DequantizeGgufRow(tensor, 0, first));
+  const bool bf16 = tensor.type == GgufTensorType::kBf16;
+  // At an odd address where the file's alignment is less than a float's.
+  const auto address = reinterpret_cast<uintptr_t>(tensor.bytes.data());
+  const bool aligned = address % static_cast<uintptr_t>(tensor.block_bytes) == 0;
   const auto read_row = [&tensor](int64_t row, std::span<float> values) {
     STERNA_CHECK(DequantizeGgufRow(tensor, row, values).ok());  // as it was for the first
   };
-  return StoredMatrix{
-      .rows = tensor.rows,
-      .cols = tensor.cols,
-      .type = tensor.type == GgufTensorType::kBf16 ? DenseType::kBf16 : DenseType::kF32,
-      .read_row = read_row,
-      .bytes = tensor.bytes,
-      .in_place = tensor.type == GgufTensorType::kBf16 || tensor.type == GgufTensorType::kF32,
-      .where = absl::StrCat(tensor.file, ": tensor '", tensor.name, "'")};
+  return StoredMatrix{.rows = tensor.rows,
+                      .cols = tensor.cols,
+                      .type = bf16 ? DenseType::kBf16 : DenseType::kF32,
+                      .read_row = read_row,
+                      .bytes = tensor.bytes,
+                      .in_place = aligned && (bf16 || tensor.type == GgufTensorType::kF32),
+                      .where = absl::StrCat(tensor.file, ": tensor '", tensor.name, "'")};
 }
 
 class GgufSource final : public WeightSource {
@@ -147,6 +150,8 @@ RowOrder GgufSource::RowOrderOf(const std::string& name) const {
 }
 
 StatusOr<std::vector<float>> GgufSource::Vector(const std::string& name, int64_t size) {
+  // Asked for where another linear of the model has one.
+  if (name.ends_with(".bias") && !Has(name)) return std::vector<float>(static_cast<size_t>(size));
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {size}));
   std::vector<float> values(static_cast<size_t>(size));
   STERNA_RETURN_IF_ERROR(DequantizeGgufRow(*tensor, 0, values));

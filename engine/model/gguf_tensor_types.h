@@ -29,6 +29,12 @@ inline constexpr GgufTypeInfo kGgufTypes[] = {
     {40, "NVFP4", 64, 36},    {41, "Q1_0", 128, 18},    {42, "Q2_0", 64, 18},
 };
 
+// BitNet's fork of llama.cpp has its own types of these numbers, the second of which the main line
+// gave away later. They are for kernels that are generated for one processor and one model's
+// shapes: how they pack weights is written in no file.
+inline constexpr uint32_t kBitNetTl1 = 38;
+inline constexpr uint32_t kBitNetTl2 = 39;
+
 // Of an I2_S tensor, whose blocks run on over the ends of rows: its scale and padding.
 inline constexpr int64_t kI2sTailBytes = 32;
 // Of a Q2_0 tensor of the fork that packs groups of 128 under the same number.

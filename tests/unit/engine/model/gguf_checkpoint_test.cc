@@ -86,6 +86,24 @@ TEST_F(GgufSplitTest, OneFileIsAModelTooSplitOrNot) {
   EXPECT_THAT(split->names(), ElementsAre("t0"));
 }
 
+TEST_F(GgufSplitTest, FilesMergedAgainCountNone) {
+  // What `llama-gguf-split --merge` writes: the first file's metadata but for the count.
+  Value(0, "split.count") = GgufNumber(uint16_t{0});
+  for (int i = 1; i < kFiles; ++i) files_[0].tensors.push_back(files_[i].tensors[0]);
+  dir_.Write("merged.gguf", GgufFileBytes(files_[0]));
+  const auto merged = GgufCheckpoint::Open(dir_.path() + "/merged.gguf");
+  ASSERT_TRUE(merged.ok()) << merged.status();
+  EXPECT_EQ(merged->files().size(), 1u);
+  EXPECT_THAT(merged->names(), ElementsAre("t0", "t1", "t2"));
+
+  files_[0].tensors.pop_back();
+  dir_.Write("short.gguf", GgufFileBytes(files_[0]));
+  const Status status = GgufCheckpoint::Open(dir_.path() + "/short.gguf").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.message(), HasSubstr("'split.tensors.count' is 3"));
+  EXPECT_THAT(status.message(), HasSubstr("hold 2 tensors"));
+}
+
 TEST_F(GgufSplitTest, RefusesFilesThatDoNotBelongTogether) {
   struct Case {
     int file;
@@ -101,7 +119,7 @@ TEST_F(GgufSplitTest, RefusesFilesThatDoNotBelongTogether) {
        GgufNumber(uint16_t{2}),
        absl::StatusCode::kInvalidArgument,
        {Path(0), "first of 2", "-00001-of-00002.gguf"}},
-      {0, "split.count", GgufNumber(uint16_t{0}), kDataLoss, {Path(0), "'split.count' 0"}},
+      {0, "split.count", GgufNumber(int16_t{-1}), kDataLoss, {Path(0), "'split.count' -1"}},
       {0, "split.count", GgufNumber(uint32_t{65536}), kDataLoss, {Path(0), "65536"}},
       {0,
        "split.count",

@@ -217,6 +217,56 @@ TEST(GgufLoadTest, BiasesFollowTheirRows) {
   ExpectSameModel(*loaded, *wanted);
 }
 
+TEST(GgufLoadTest, BiasesThatAreMissingBesideOthersAreZeros) {
+  const TempDir dir;
+  StatusOr<Checkpoint> wanted = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
+  ASSERT_TRUE(wanted.ok()) << wanted.status();
+  testing::GgufContents contents = GgufModelOf(*wanted, "llama", GgufPacking::kTq2_0);
+  // Of a bias that is rotated, of one layer.
+  const std::vector<float> bias(2 * kHeadDim, 0.5f);
+  contents.tensors.push_back(
+      {.name = "blk.1.attn_k.bias",
+       .type = 0,
+       .dims = {bias.size()},
+       .bytes = {reinterpret_cast<const char*>(bias.data()), bias.size() * sizeof(float)}});
+  const auto loaded = LoadGguf(contents);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  EXPECT_TRUE(loaded->config.attention_bias);
+  EXPECT_FALSE(loaded->config.mlp_bias);
+  for (const LayerWeights& layer : loaded->weights.layers) {
+    const bool has = &layer == &loaded->weights.layers[1];
+    for (const TernaryLinearWeights* linear : {&layer.q, &layer.k, &layer.v, &layer.o}) {
+      const float value = has && linear == &layer.k ? 0.5f : 0.0f;
+      EXPECT_EQ(testing::Loaded(linear->bias),
+                std::vector<float>(static_cast<size_t>(linear->w.rows()), value));
+    }
+    for (const TernaryLinearWeights* linear : {&layer.gate, &layer.up, &layer.down}) {
+      EXPECT_TRUE(linear->bias.empty());
+    }
+  }
+}
+
+// Ops read floats where they lie in the file, if only at addresses that floats have.
+TEST(GgufLoadTest, MatricesAtOddAddressesAreCopied) {
+  const TempDir dir;
+  const StatusOr<Checkpoint> wanted = LargerTest(CheckpointFamily::kBitLinear).Load(dir);
+  ASSERT_TRUE(wanted.ok()) << wanted.status();
+  testing::GgufContents contents = GgufModelOf(*wanted, "llama", GgufPacking::kTq2_0);
+  contents.metadata.emplace_back("general.alignment", testing::GgufNumber(uint32_t{1}));
+  contents.alignment = 1;
+  // The data begin right behind the header, which this makes 15 bytes longer.
+  if (testing::GgufHeaderBytes(contents).size() % 2 == 0) {
+    contents.metadata.emplace_back("xx", testing::GgufNumber(uint8_t{1}));
+  }
+  ASSERT_EQ(testing::GgufHeaderBytes(contents).size() % 2, 1u);
+  const auto loaded = LoadGguf(contents);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  for (const DenseMatrix* matrix : {&loaded->weights.embedding, &loaded->weights.head}) {
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(matrix->data) % sizeof(float), 0u);
+  }
+  ExpectSameModel(*loaded, *wanted);
+}
+
 TEST(GgufLoadTest, Llama3FrequenciesAreThoseOfConfigJson) {
   TestCheckpoint model = LargerTest(CheckpointFamily::kBitLinear);
   model.config["rope_theta"] = 500000.0;

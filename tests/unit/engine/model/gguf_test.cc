@@ -164,6 +164,47 @@ TEST(GgufFileTest, TellsTheGroupsOfQ2_0BySize) {
   EXPECT_EQ(file->Find("q")->block_elements, 64);
 }
 
+// What follows the last tensor does not make the others look like those of the other layout.
+TEST(GgufFileTest, BytesBehindQ2_0AreThoseOfTheLast) {
+  const TempDir dir;
+  for (const int64_t group : {64, 128}) {
+    SCOPED_TRACE(group);
+    const std::string matrix(4 * 512 / group * (2 + group / 4), 'q');
+    GgufContents contents{.metadata = {},
+                          .tensors = {{"q", kQ2_0, {512, 4}, matrix, {}},
+                                      {"r", kQ2_0, {512, 4}, matrix + std::string(64, 0), {}}}};
+    const Status status = GgufFile::Open(dir.Write("m.gguf", GgufFileBytes(contents))).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+    EXPECT_THAT(status.message(),
+                HasSubstr(absl::StrCat("tensor 'r' has type Q2_0 and shape [4, 512], which takes ",
+                                       matrix.size(), " bytes (in groups of ", group)));
+    EXPECT_THAT(status.message(), HasSubstr("bytes of no tensor"));
+  }
+}
+
+TEST(GgufFileTest, RefusesTypesOfBitNetsKernelsNamingTheWayOut) {
+  const TempDir dir;
+  const auto status_of = [&](uint32_t type, const char* architecture) {
+    GgufContents contents = Small();
+    contents.metadata[0].second = GgufText(architecture);
+    contents.tensors[1] = {"b.tl", type, {128, 4}, std::string(272, 't'), {}};
+    return GgufFile::Open(dir.Write("m.gguf", GgufFileBytes(contents))).status();
+  };
+  for (const char* architecture : {"bitnet", "bitnet-25", "bitnet-b1.58"}) {
+    for (const auto& [type, name] :
+         {std::pair{38, "type 38, which is TL1"}, {39, "39, which is TL2"}}) {
+      const Status status = status_of(type, architecture);
+      EXPECT_EQ(status.code(), absl::StatusCode::kUnimplemented) << status;
+      for (const char* part : {"m.gguf", "tensor 'b.tl'", name, "I2_S", "-q i2_s"}) {
+        EXPECT_THAT(status.message(), HasSubstr(part));
+      }
+    }
+  }
+  EXPECT_THAT(status_of(38, "llama").message(), HasSubstr("TL1"));
+  // The main line's MXFP4, which has its size.
+  EXPECT_TRUE(status_of(39, "llama").ok()) << status_of(39, "llama");
+}
+
 struct Broken {
   const char* what;
   std::function<void(GgufContents&)> breaks;
