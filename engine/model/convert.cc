@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "base/mapped_file.h"
+#include "engine/model/agreement.h"
 #include "engine/model/convert_job.h"
 #include "kernels/bfloat16.h"
 #include "kernels/half_float.h"
@@ -210,9 +211,10 @@ StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options) {
   STERNA_RETURN_IF_ERROR(CheckOptions(options, files.gguf() != nullptr, config));
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
+  STERNA_RETURN_IF_ERROR(CheckAgreement(*source, config));
   ConvertJob job(options, files, config, *source);
   STERNA_RETURN_IF_ERROR(IsGguf(options.format) ? WriteGgufModel(job) : WriteHfModel(job));
-  STERNA_RETURN_IF_ERROR(source->CheckUnused());
+  source->ReportUnused();
   return std::move(job.report());
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
+#include "engine/model/agreement.h"
 #include "engine/model/convert_job.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model_files.h"
@@ -232,7 +233,7 @@ void ExpectSameModel(const std::string& path_a, const std::string& path_b, Scale
       }
     }
   }
-  EXPECT_TRUE(b.source->CheckUnused().ok());
+  EXPECT_TRUE(CheckAgreement(*b.source, b.config).ok());
 }
 
 TEST(ConvertTest, EveryFamilyToEveryGgufTypeIsReadBackEqual) {
