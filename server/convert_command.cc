@@ -127,6 +127,7 @@ void PrintReport(const ConvertOptions& options, const ConvertReport& report) {
   std::printf("wrote %s: %.1f MB, %lld ternary tensors as %s\n", options.output.c_str(),
               static_cast<double>(report.bytes) / 1e6,
               static_cast<long long>(report.ternary_tensors), NameOf(options.format));
+  if (!report.ternarized.empty()) return;
   if (report.largest_scale_change > 0) {
     std::printf(
         "all weights are the same; scales are rounded as the format has them, by %.2g %% "

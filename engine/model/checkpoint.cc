@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/mutex.h"
 #include "base/thread_pool.h"
+#include "engine/model/agreement.h"
 #include "engine/model/load_threads.h"
 #include "engine/model/model_files.h"
 #include "engine/model/scale_groups.h"
@@ -17,25 +18,21 @@
 namespace sterna {
 namespace {
 
-// `name` of `size` values when `flag` (a field of the config) is set; empty when it is not, and
-// then the tensor must not be there either.
-StatusOr<std::vector<float>> VectorIf(WeightSource& source, bool flag, const char* field,
-                                      const std::string& name, int64_t size) {
-  if (flag) return source.Vector(name, size);
-  if (!source.Has(name)) return std::vector<float>();
-  return absl::InvalidArgumentError(absl::StrCat("config.json does not set ", field, ", but ",
-                                                 source.path(), " has tensor '", name, "'"));
+// `name` of `size` values if the model has it, else empty.
+StatusOr<std::vector<float>> VectorIf(WeightSource& source, bool has, const std::string& name,
+                                      int64_t size) {
+  if (has) return source.Vector(name, size);
+  return std::vector<float>();
 }
 
 StatusOr<TernaryLinearWeights> ReadLinear(WeightSource& source, const ModelConfig& config,
                                           const std::string& name, int64_t rows, int64_t cols,
-                                          bool has_bias, const char* bias_field) {
+                                          bool has_bias) {
   TernaryLinearWeights linear;
   STERNA_ASSIGN_OR_RETURN(linear.w, source.Ternary(name, rows, cols));
-  STERNA_ASSIGN_OR_RETURN(linear.bias,
-                          VectorIf(source, has_bias, bias_field, name + ".bias", rows));
-  STERNA_ASSIGN_OR_RETURN(linear.in_norm, VectorIf(source, config.linear_rms_norm, "use_rms_norm",
-                                                   name + ".rms_norm.weight", cols));
+  STERNA_ASSIGN_OR_RETURN(linear.bias, VectorIf(source, has_bias, name + ".bias", rows));
+  STERNA_ASSIGN_OR_RETURN(
+      linear.in_norm, VectorIf(source, config.linear_rms_norm, name + ".rms_norm.weight", cols));
   return linear;
 }
 
@@ -47,11 +44,11 @@ StatusOr<LayerWeights> ReadLayer(WeightSource& source, const ModelConfig& config
   const int64_t kv_heads = config.num_kv_heads * config.head_dim;
   const auto attention = [&](const std::string& name, int64_t rows, int64_t cols) {
     return ReadLinear(source, config, absl::StrCat(prefix, "self_attn.", name, "_proj"), rows, cols,
-                      config.attention_bias, "attention_bias");
+                      config.attention_bias);
   };
   const auto mlp = [&](const std::string& name, int64_t rows, int64_t cols) {
     return ReadLinear(source, config, absl::StrCat(prefix, "mlp.", name, "_proj"), rows, cols,
-                      config.mlp_bias, "mlp_bias");
+                      config.mlp_bias);
   };
   LayerWeights layer;
   STERNA_ASSIGN_OR_RETURN(layer.input_norm,
@@ -171,17 +168,6 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
   return Annotate(head.status(), stored.where);
 }
 
-// A head that the checkpoint has besides a tied embedding: some tools store the matrix twice.
-// Anything else is another model than the config says.
-Status CheckTiedHead(const StoredMatrix& head, const StoredMatrix& embedding) {
-  if (head.type == embedding.type && std::ranges::equal(head.bytes, embedding.bytes)) {
-    return absl::OkStatus();
-  }
-  return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
-                                                 head.where, " differs from '", kEmbeddingName,
-                                                 "'"));
-}
-
 Status ReadTiedEmbedding(WeightSource& source, const ModelConfig& config, HeadType head_type,
                          ThreadPool& pool, ModelWeights& weights) {
   const int64_t rows = config.vocab_size, cols = config.hidden_size;
@@ -200,16 +186,7 @@ Status ReadEmbeddingAndHead(WeightSource& source, const ModelConfig& config, Hea
                             ThreadPool& pool, ModelWeights& weights) {
   const int64_t rows = config.vocab_size, cols = config.hidden_size;
   if (config.tie_embeddings) {
-    STERNA_RETURN_IF_ERROR(ReadTiedEmbedding(source, config, head_type, pool, weights));
-    if (!source.Has(kHeadName)) return absl::OkStatus();
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding,
-                            source.Matrix(kEmbeddingName, rows, cols));
-    STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
-    return CheckTiedHead(head, embedding);
-  }
-  if (!source.Has(kHeadName)) {
-    return absl::NotFoundError(absl::StrCat("config.json does not set tie_word_embeddings, but ",
-                                            source.path(), " lacks tensor '", kHeadName, "'"));
+    return ReadTiedEmbedding(source, config, head_type, pool, weights);
   }
   STERNA_ASSIGN_OR_RETURN(weights.ternary_embedding,
                           source.TernaryTable(kEmbeddingName, rows, cols));
@@ -234,6 +211,7 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   ModelWeights& weights = checkpoint.weights;
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
+  STERNA_RETURN_IF_ERROR(CheckAgreement(*source, config));
 
   ThreadPool pool(NumLoadThreads());
   Progress progress(*source, options.progress);
@@ -244,7 +222,7 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   progress.Tell();
   STERNA_ASSIGN_OR_RETURN(weights.final_norm, source->Vector(kFinalNormName, config.hidden_size));
   STERNA_RETURN_IF_ERROR(ReadLayers(*source, config, pool, progress, weights.layers));
-  STERNA_RETURN_IF_ERROR(source->CheckUnused());
+  source->ReportUnused();
   checkpoint.config.scale_group_size = UnifyScaleGroups(weights);
   weights.mapped_files = source->TakeMappedFiles({weights.embedding.data, weights.head.data});
   return checkpoint;

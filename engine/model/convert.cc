@@ -7,17 +7,14 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "base/mapped_file.h"
+#include "engine/model/agreement.h"
 #include "engine/model/convert_job.h"
 #include "kernels/bfloat16.h"
 #include "kernels/half_float.h"
 
 namespace sterna {
 namespace {
-
-// Half an ulp of half precision, with a little for the rounding to float in between.
-constexpr double kHalfRounding = 0x1.001p-11;
 
 template <typename T>
 void Append(T value, std::vector<uint8_t>& out) {
@@ -132,25 +129,10 @@ void ConvertJob::NoteScaleChange(const ModelTensor& tensor, double scale, double
   report_.scale_change_tensor = tensor.name;
 }
 
-StatusOr<uint16_t> ConvertJob::HalfScale(const ModelTensor& tensor, double scale) {
+uint16_t ConvertJob::HalfScale(const ModelTensor& tensor, double scale) {
   const uint16_t half = FloatToHalf(static_cast<float>(scale));
-  const double written = HalfToFloat(half);
-  if (std::abs(written - scale) > kHalfRounding * scale) {
-    return Refuse(tensor,
-                  absl::StrFormat("the scale %g, which half precision, of which its scales are, "
-                                  "has only as %g",
-                                  scale, written),
-                  NameOf(ConvertFormat::kHfPacked));
-  }
-  NoteScaleChange(tensor, scale, written);
+  NoteScaleChange(tensor, scale, HalfToFloat(half));
   return half;
-}
-
-Status ConvertJob::Refuse(const ModelTensor& tensor, const std::string& what,
-                          const std::string& instead) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(options_.model, ": tensor '", tensor.name, "' has ", what, ", so that ",
-                   NameOf(options_.format), " cannot hold it; what can: ", instead));
 }
 
 TensorType NarrowestType(std::span<const float> values) {
@@ -211,8 +193,10 @@ StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options) {
   STERNA_ASSIGN_OR_RETURN(const std::unique_ptr<WeightSource> source,
                           OpenWeights(files, config, options.i2s_layout));
   ConvertJob job(options, files, config, *source);
+  STERNA_RETURN_IF_ERROR(job.CheckRoom());
+  STERNA_RETURN_IF_ERROR(CheckAgreement(*source, config));
   STERNA_RETURN_IF_ERROR(IsGguf(options.format) ? WriteGgufModel(job) : WriteHfModel(job));
-  STERNA_RETURN_IF_ERROR(source->CheckUnused());
+  source->ReportUnused();
   return std::move(job.report());
 }
 

@@ -4,9 +4,10 @@
 // Ternary weights are carried over as they are: the same codes, and the same scales where the form
 // holds them. GGUF and unpacked weights have scales in half precision; others are rounded to it,
 // and the report says by how much at most. What a form cannot hold, such as a scale per row where
-// there is room for one per tensor, is refused with the tensor and a form that can. Other matrices
-// keep the narrowest type, of BF16, F16 and F32, that holds all their values; so do vectors in
-// safetensors files, while GGUF has them in F32.
+// there is room for one per tensor, is refused with the tensor and the forms that can; so is,
+// before anything is written, what LoadCheckpoint would refuse for contradicting its config. Other
+// matrices keep the narrowest type, of BF16, F16 and F32, that holds all their values; so do
+// vectors in safetensors files, while GGUF has them in F32.
 //
 // Thread contract: for one thread.
 #ifndef STERNA_ENGINE_MODEL_CONVERT_H_
@@ -78,9 +79,9 @@ struct ConvertReport {
   std::vector<std::pair<std::string, TernarizeError>> ternarized;
 };
 
-// InvalidArgument for what the format cannot hold, AlreadyExists for an output that is there,
-// errors of reading and of OutputFile as they are. After an error there is no output file, or no
-// config.json in the output directory, without which it is no model.
+// InvalidArgument for what the format cannot hold, CheckAgreement's errors, AlreadyExists for an
+// output that is there, errors of reading and of OutputFile as they are. After an error there is no
+// output file, or no config.json in the output directory, without which it is no model.
 StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options);
 
 // The values of the keys that begin with `prefix`, to be written again. Unimplemented, with the

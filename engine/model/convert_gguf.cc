@@ -38,34 +38,6 @@ const Target& TargetOf(ConvertFormat format) {
   return kTargets[0];
 }
 
-// The form of a directory that holds whatever scales such a model has.
-ConvertFormat DirectoryFor(const ModelConfig& config) {
-  return config.has_sub_norms() || config.linear_rms_norm ? ConvertFormat::kHfPacked
-                                                          : ConvertFormat::kHfUnpacked;
-}
-
-Status NoArchitecture(const ConvertJob& job, const std::string& what) {
-  return absl::InvalidArgumentError(
-      absl::StrCat(job.options().model, " has ", what, ", which no GGUF architecture has; ",
-                   NameOf(DirectoryFor(job.config())), " may hold it"));
-}
-
-// What computes such a model: `bitnet` is the main line's, of family C; `bitnet-b1.58` that of
-// BitNet's fork, of family A.
-StatusOr<std::string> Architecture(const ConvertJob& job) {
-  const ModelConfig& c = job.config();
-  const bool relu = c.activation == Activation::kReluSquared;
-  if (c.linear_rms_norm) return NoArchitecture(job, "a norm in each linear (use_rms_norm)");
-  if (c.has_sub_norms()) {
-    if (c.attention_bias || c.mlp_bias) return NoArchitecture(job, "sub-norms and biases");
-    return relu ? "bitnet-b1.58" : "bitnet";
-  }
-  if (relu) return NoArchitecture(job, "relu squared (hidden_act relu2) without sub-norms");
-  if (!c.qk_norm) return "llama";
-  if (c.attention_bias || c.mlp_bias) return NoArchitecture(job, "norms of q and k, and biases");
-  return "qwen3";
-}
-
 // Whether the architecture rotates neighbours instead of halves, so that rows of q and k are
 // reordered.
 bool TurnsNeighbours(const std::string& architecture) { return architecture == "llama"; }
@@ -183,7 +155,7 @@ class GgufModelWriter {
   GgufModelWriter(ConvertJob& job, std::string architecture)
       : job_(job),
         architecture_(std::move(architecture)),
-        packing_(TargetOf(job.options().format).packing) {}
+        packing_(GgufPackingOf(job.options().format)) {}
 
   Status Write();
 
@@ -191,8 +163,8 @@ class GgufModelWriter {
   Status AddHeader(const ModelTensor& tensor);
   Status WriteTensor(const ModelTensor& tensor, const GgufTensorHeader& header);
   Status WriteTernary(const ModelTensor& tensor);
-  Status PackRow(const ModelTensor& tensor, const TernaryMatrix& w, int64_t row,
-                 std::span<uint8_t> out);
+  void PackRow(const ModelTensor& tensor, const TernaryMatrix& w, int64_t row,
+               std::span<uint8_t> out);
   // The row of ours that becomes row `row`.
   int64_t SourceRow(const ModelTensor& tensor, int64_t row) const {
     const bool moved = tensor.rotated_heads > 0 && TurnsNeighbours(architecture_);
@@ -225,43 +197,29 @@ Status GgufModelWriter::AddHeader(const ModelTensor& tensor) {
     packing = type == TensorType::kBf16  ? kPackingBf16
               : type == TensorType::kF16 ? kPackingF16
                                          : kPackingF32;
-  } else if (tensor.cols % packing.block_elements != 0) {
-    return job_.Refuse(
-        tensor, absl::StrCat(tensor.cols, " columns, no multiple of ", packing.block_elements),
-        NameOf(tensor.cols % kPackingQ2_0Of64.block_elements == 0 ? ConvertFormat::kQ2_0Of64
-                                                                  : DirectoryFor(job_.config())));
   }
   headers_.push_back({tensor.gguf_name, packing, {tensor.rows, tensor.cols}});
   return absl::OkStatus();
 }
 
-Status GgufModelWriter::PackRow(const ModelTensor& tensor, const TernaryMatrix& w, int64_t row,
-                                std::span<uint8_t> out) {
+void GgufModelWriter::PackRow(const ModelTensor& tensor, const TernaryMatrix& w, int64_t row,
+                              std::span<uint8_t> out) {
   std::vector<uint8_t> codes(static_cast<size_t>(tensor.cols));
   w.GetRowCodes(row, codes);
   std::vector<uint16_t> scales;
   for (int64_t col = 0; col < tensor.cols; col += packing_.block_elements) {
-    STERNA_ASSIGN_OR_RETURN(const uint16_t scale, job_.HalfScale(tensor, ScaleAt(w, row, col)));
-    scales.push_back(scale);
+    scales.push_back(job_.HalfScale(tensor, ScaleAt(w, row, col)));
   }
   PackGgufTernaryRow(packing_, codes, scales, out);
-  return absl::OkStatus();
 }
 
 Status GgufModelWriter::WriteTernary(const ModelTensor& tensor) {
   STERNA_ASSIGN_OR_RETURN(const TernaryMatrix w, job_.ReadTernary(tensor));
-  if (w.granularity() == ScaleGranularity::kGroup &&
-      w.group_size() % packing_.block_elements != 0) {
-    return job_.Refuse(
-        tensor,
-        absl::StrCat("a scale for each ", w.group_size(), " columns, where the format has one for ",
-                     packing_.block_elements),
-        NameOf(w.group_size() == 64 ? ConvertFormat::kQ2_0Of64 : ConvertFormat::kQ2_0Of128));
-  }
+  STERNA_RETURN_IF_ERROR(job_.CheckRoom(tensor, w));
   std::vector<uint8_t> bytes(
       static_cast<size_t>(tensor.cols / packing_.block_elements * packing_.block_bytes));
   for (int64_t row = 0; row < tensor.rows; ++row) {
-    STERNA_RETURN_IF_ERROR(PackRow(tensor, w, SourceRow(tensor, row), bytes));
+    PackRow(tensor, w, SourceRow(tensor, row), bytes);
     STERNA_RETURN_IF_ERROR(writer_->Write(bytes));
   }
   return absl::OkStatus();
@@ -283,14 +241,7 @@ Status GgufModelWriter::WriteTensor(const ModelTensor& tensor, const GgufTensorH
 }
 
 Status GgufModelWriter::Write() {
-  if (job_.config().rope.scaling == RopeScaling::kYarn && !job_.config().rope.truncate) {
-    return NoArchitecture(job_, "yarn rotary scaling with truncate false");
-  }
   const std::vector<float> divisors = RopeDivisors(job_.config());
-  if (!divisors.empty() && architecture_ != "llama") {
-    return NoArchitecture(job_,
-                          absl::StrCat("llama3 rotary scaling in architecture ", architecture_));
-  }
   STERNA_ASSIGN_OR_RETURN(const std::vector<ModelTensor> tensors, job_.Tensors());
   for (const ModelTensor& tensor : tensors) STERNA_RETURN_IF_ERROR(AddHeader(tensor));
   if (!divisors.empty()) {
@@ -322,9 +273,17 @@ StatusOr<std::vector<GgufKeyValue>> CopyOf(const GgufMetadata& metadata, std::st
   return copies;
 }
 
+std::string GgufArchitecture(const ModelConfig& config) {
+  if (config.has_sub_norms()) {
+    return config.activation == Activation::kReluSquared ? "bitnet-b1.58" : "bitnet";
+  }
+  return config.qk_norm ? "qwen3" : "llama";
+}
+
+const GgufPacking& GgufPackingOf(ConvertFormat format) { return TargetOf(format).packing; }
+
 Status WriteGgufModel(ConvertJob& job) {
-  STERNA_ASSIGN_OR_RETURN(std::string architecture, Architecture(job));
-  return GgufModelWriter(job, std::move(architecture)).Write();
+  return GgufModelWriter(job, GgufArchitecture(job.config())).Write();
 }
 
 }  // namespace sterna

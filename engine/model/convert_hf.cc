@@ -19,7 +19,6 @@ namespace {
 using Json = nlohmann::ordered_json;
 
 constexpr int64_t kMaxConfigBytes = 1 << 20;
-constexpr int64_t kRowsPerByte = 4;
 
 // What a directory has beside config.json and weights, as far as it is there.
 constexpr const char* kCompanions[] = {
@@ -51,8 +50,10 @@ Json QuantizationConfig(const ConvertJob& job) {
   return quantization;
 }
 
-// rope_theta and rope_scaling of a config that does not have them yet.
+// Rotary embedding, whatever the source leaves to defaults: those of another model type differ.
 void SetRope(const RopeConfig& rope, Json& object) {
+  object.erase("rope_parameters");
+  object.erase("rope_scaling");
   object["rope_theta"] = rope.theta;
   if (rope.scaling == RopeScaling::kNone) return;
   Json scaling = {{"factor", rope.factor}};
@@ -107,10 +108,8 @@ StatusOr<Json> ConfigJson(const ConvertJob& job) {
   object["attention_bias"] = c.attention_bias;
   object["mlp_bias"] = c.mlp_bias;
   object["tie_word_embeddings"] = c.tie_embeddings;
-  if (!object.contains("rope_theta") && !object.contains("rope_parameters")) {
-    SetRope(c.rope, object);
-  }
-  if (!object.contains("eos_token_id") && !c.eos_token_ids.empty()) {
+  SetRope(c.rope, object);
+  if (object.value("eos_token_id", Json()).is_null() && !c.eos_token_ids.empty()) {
     object["eos_token_id"] = c.eos_token_ids;
   }
   if (!object.contains("torch_dtype") && !object.contains("dtype")) {
@@ -188,13 +187,9 @@ Status HfModelWriter::AddHeaders(const ModelTensor& tensor) {
         add(tensor.name + ".weight", TensorType::kF16, {tensor.rows, tensor.cols});
         break;
       }
-      if (tensor.rows % kRowsPerByte != 0) {
-        return job_.Refuse(tensor,
-                           absl::StrCat(tensor.rows, " rows, no multiple of ", kRowsPerByte),
-                           NameOf(ConvertFormat::kHfUnpacked));
-      }
       STERNA_ASSIGN_OR_RETURN(const TensorType scale_type, ScaleType(tensor));
-      add(tensor.name + ".weight", TensorType::kU8, {tensor.rows / kRowsPerByte, tensor.cols});
+      add(tensor.name + ".weight", TensorType::kU8,
+          {tensor.rows / kPackedRowsPerByte, tensor.cols});
       add(tensor.name + ".weight_scale", scale_type, {1});
       break;
     }
@@ -203,18 +198,8 @@ Status HfModelWriter::AddHeaders(const ModelTensor& tensor) {
 }
 
 Status HfModelWriter::WritePacked(const ModelTensor& tensor, const TernaryMatrix& w) {
-  if (w.granularity() != ScaleGranularity::kTensor) {
-    const bool rows = w.granularity() == ScaleGranularity::kRow;
-    return job_.Refuse(
-        tensor,
-        rows ? "a scale for each row, or for some rows"
-             : absl::StrCat("a scale for each ", w.group_size(), " columns"),
-        absl::StrCat(NameOf(ConvertFormat::kHfUnpacked), ", ",
-                     NameOf(rows || w.group_size() == 64 ? ConvertFormat::kQ2_0Of64
-                                                         : ConvertFormat::kQ2_0Of128)));
-  }
   std::vector<uint8_t> bytes(static_cast<size_t>(tensor.cols));
-  for (int64_t row = 0; row < tensor.rows / kRowsPerByte; ++row) {
+  for (int64_t row = 0; row < tensor.rows / kPackedRowsPerByte; ++row) {
     PackFourRows(w, row, bytes);
     STERNA_RETURN_IF_ERROR(writer_->Write(bytes));
   }
@@ -239,8 +224,7 @@ Status HfModelWriter::WriteUnpacked(const ModelTensor& tensor, const TernaryMatr
     float scale = 0;
     for (int64_t col = 0; col < tensor.cols; ++col) {
       if (col % w.group_size() == 0) {
-        STERNA_ASSIGN_OR_RETURN(const uint16_t half, job_.HalfScale(tensor, ScaleAt(w, row, col)));
-        scale = HalfToFloat(half);
+        scale = HalfToFloat(job_.HalfScale(tensor, ScaleAt(w, row, col)));
       }
       values[col] = static_cast<float>(codes[col] - 1) * scale;
     }
@@ -254,6 +238,7 @@ Status HfModelWriter::WriteUnpacked(const ModelTensor& tensor, const TernaryMatr
 Status HfModelWriter::WriteTensor(const ModelTensor& tensor) {
   if (tensor.kind == ModelTensor::Kind::kTernary) {
     STERNA_ASSIGN_OR_RETURN(const TernaryMatrix w, job_.ReadTernary(tensor));
+    STERNA_RETURN_IF_ERROR(job_.CheckRoom(tensor, w));
     return Packed(job_) ? WritePacked(tensor, w) : WriteUnpacked(tensor, w);
   }
   if (tensor.kind == ModelTensor::Kind::kMatrix) {
@@ -281,39 +266,18 @@ Status HfModelWriter::Write() {
   return writer_->Finish();
 }
 
-// What directories of these forms have no room for.
-Status CheckForm(const ConvertJob& job) {
-  const ModelConfig& c = job.config();
-  const auto refuse = [&](const std::string& what, const char* instead) {
-    return absl::InvalidArgumentError(absl::StrCat(job.options().model, " has ", what, ", so that ",
-                                                   NameOf(job.options().format),
-                                                   " cannot hold it; what can: ", instead));
-  };
-  if (!c.rope.frequency_divisors.empty()) {
-    return refuse("rotary frequencies of its own (rope_freqs.weight)", "the GGUF formats");
-  }
-  if (!Packed(job) && (c.has_sub_norms() || c.linear_rms_norm)) {
-    return refuse("sub-norms or norms in its linears, which nothing unpacked has", "hf-packed");
-  }
-  if (Packed(job) && c.has_sub_norms() && (c.attention_bias || c.mlp_bias)) {
-    return refuse("sub-norms and biases", "none of the formats");
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 void PackFourRows(const TernaryMatrix& w, int64_t packed_row, std::span<uint8_t> out) {
   std::vector<uint8_t> codes(static_cast<size_t>(w.cols()));
   std::ranges::fill(out, uint8_t{0});
-  for (int64_t i = 0; i < kRowsPerByte; ++i) {
-    w.GetRowCodes(i * (w.rows() / kRowsPerByte) + packed_row, codes);
+  for (int64_t i = 0; i < kPackedRowsPerByte; ++i) {
+    w.GetRowCodes(i * (w.rows() / kPackedRowsPerByte) + packed_row, codes);
     for (size_t c = 0; c < codes.size(); ++c) out[c] |= static_cast<uint8_t>(codes[c] << (2 * i));
   }
 }
 
 Status WriteHfModel(ConvertJob& job) {
-  STERNA_RETURN_IF_ERROR(CheckForm(job));
   STERNA_ASSIGN_OR_RETURN(const Json config, ConfigJson(job));
   const std::string& directory = job.options().output;
   std::error_code error;

@@ -11,6 +11,7 @@
 #include "base/status.h"
 #include "engine/model/config.h"
 #include "engine/model/convert.h"
+#include "engine/model/gguf.h"
 #include "engine/model/model_files.h"
 #include "engine/model/model_tensors.h"
 #include "engine/model/safetensors.h"
@@ -46,21 +47,39 @@ class ConvertJob {
     return source_.Vector(tensor.name, tensor.cols);
   }
 
-  // `scale` of `tensor` in half precision. InvalidArgument when that is further from it than
-  // rounding goes; notes in the report how far it is.
-  StatusOr<uint16_t> HalfScale(const ModelTensor& tensor, double scale);
+  // InvalidArgument when the format has no room for a model of this config, or for this tensor's
+  // scales. Names the formats that hold what is known by then.
+  Status CheckRoom();
+  Status CheckRoom(const ModelTensor& tensor, const TernaryMatrix& w) const;
+
+  // `scale` of `tensor`, for which there is room, in half precision; notes in the report how far
+  // from it that is.
+  uint16_t HalfScale(const ModelTensor& tensor, double scale);
   void NoteScaleChange(const ModelTensor& tensor, double scale, double written);
 
-  // That the format cannot hold `what` of `tensor`, and what can.
-  Status Refuse(const ModelTensor& tensor, const std::string& what, const std::string& instead);
-
  private:
+  // That the format cannot hold `what` of `who`, and what holds the model and, unless null, `w`.
+  Status Refuse(const std::string& who, const std::string& what, const TernaryMatrix* w) const;
+
   const ConvertOptions& options_;
   const ModelFiles& files_;
   const ModelConfig& config_;
   WeightSource& source_;
   ConvertReport report_;
 };
+
+// What `format` has no room for, as a message goes on after "has"; empty where there is
+// room for all but the weights of such a model, or for the scales of `w`.
+std::string NoRoom(ConvertFormat format, const ModelConfig& config);
+std::string NoRoom(ConvertFormat format, const TernaryMatrix& w);
+
+// What computes such a model: `bitnet` is the main line's, of family C; `bitnet-b1.58` that of
+// BitNet's fork, of family A.
+std::string GgufArchitecture(const ModelConfig& config);
+// Of the ternary tensors of a GGUF format.
+const GgufPacking& GgufPackingOf(ConvertFormat format);
+// Of hf-packed.
+inline constexpr int64_t kPackedRowsPerByte = 4;
 
 // The narrowest of BF16, F16 and F32 that holds all values.
 TensorType NarrowestType(std::span<const float> values);

@@ -88,15 +88,17 @@ class GgufSource final : public WeightSource {
   StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
                                        int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
-  Status CheckUnused() override;
+  void ReportUnused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
     return KeepHolding(std::move(tensors_).TakeFiles(), kept);
   }
   int64_t total_bytes() const override { return total_bytes_; }
 
-  Status CheckSubNorms() const;
+  // What no reading of single tensors would notice, before any.
+  Status CheckLayers() const;
 
  private:
+  Status CheckSubNorms() const;
   StatusOr<const GgufTensor*> Get(const std::string& name, const std::vector<int64_t>& shape)
       STERNA_EXCLUDES(mutex_);
   RowOrder RowOrderOf(const std::string& name) const;
@@ -228,24 +230,29 @@ Status GgufSource::CheckSubNorms() const {
   return absl::OkStatus();
 }
 
-Status GgufSource::CheckUnused() {
+Status GgufSource::CheckLayers() const {
+  constexpr size_t kNumber = sizeof(kFileLayers) - 1;
+  for (const std::string& name : tensors_.names()) {
+    int64_t layer = 0;
+    if (!name.starts_with(kFileLayers) ||
+        !absl::SimpleAtoi(name.substr(kNumber, name.find('.', kNumber) - kNumber), &layer) ||
+        layer < config_.num_layers) {
+      continue;
+    }
+    return absl::InvalidArgumentError(absl::StrCat(path(), ": metadata say block_count ",
+                                                   config_.num_layers, ", but it has tensor '",
+                                                   name, "'"));
+  }
+  return CheckSubNorms();
+}
+
+void GgufSource::ReportUnused() {
   std::vector<std::string> unused;
   const MutexLock lock(mutex_);
   for (const std::string& name : tensors_.names()) {
-    if (used_.contains(name) || name == "rope_freqs.weight") continue;
-    constexpr size_t kNumber = sizeof(kFileLayers) - 1;
-    int64_t layer = 0;
-    if (name.starts_with(kFileLayers) &&
-        absl::SimpleAtoi(name.substr(kNumber, name.find('.', kNumber) - kNumber), &layer) &&
-        layer >= config_.num_layers) {
-      return absl::InvalidArgumentError(absl::StrCat(path(), ": metadata say block_count ",
-                                                     config_.num_layers, ", but it has tensor '",
-                                                     name, "'"));
-    }
-    unused.push_back(name);
+    if (!used_.contains(name) && name != "rope_freqs.weight") unused.push_back(name);
   }
   WarnOfUnused(path(), unused);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -275,7 +282,7 @@ StatusOr<std::unique_ptr<WeightSource>> OpenGgufSource(const std::string& path,
                                                        I2sLayout i2s_layout) {
   STERNA_ASSIGN_OR_RETURN(GgufCheckpoint tensors, GgufCheckpoint::Open(path));
   auto source = std::make_unique<GgufSource>(std::move(tensors), config, i2s_layout);
-  STERNA_RETURN_IF_ERROR(source->CheckSubNorms());
+  STERNA_RETURN_IF_ERROR(source->CheckLayers());
   return source;
 }
 

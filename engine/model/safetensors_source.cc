@@ -21,6 +21,11 @@ constexpr char kFamilyCSigns[] = "weight_bits 1 (family C)";
 
 bool IsFamilyC(const ModelConfig& config) { return config.family == CheckpointFamily::kInnerNorms; }
 
+bool IsPacked(const ModelConfig& config) {
+  return config.family == CheckpointFamily::kBitNetPacked ||
+         config.family == CheckpointFamily::kBitLinear;
+}
+
 // Families D and E: values that are ternary already.
 bool IsUnpacked(const ModelConfig& config) {
   return config.family == CheckpointFamily::kUnpacked ||
@@ -34,6 +39,9 @@ std::string SignsOfComputedScales(const ModelConfig& config) {
   return absl::StrCat("no quantization_config (family ", std::string(FamilyName(config.family)),
                       ")");
 }
+
+// Old exports store the rotary table, which the config determines.
+bool IsRotaryTable(const std::string& name) { return name.ends_with("rotary_emb.inv_freq"); }
 
 // A norm in front of o_proj or of down_proj, within a layer.
 struct SubNorm {
@@ -65,15 +73,17 @@ class SafetensorsSource final : public WeightSource {
   StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
                                        int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
-  Status CheckUnused() override;
+  void ReportUnused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
     return KeepHolding(std::move(tensors_).TakeFiles(), kept);
   }
   int64_t total_bytes() const override { return total_bytes_; }
 
-  Status CheckSubNorms() const;
+  // What no reading of single tensors would notice, before any.
+  Status CheckLayers() const;
 
  private:
+  Status CheckSubNorms() const;
   StatusOr<StoredMatrix> Stored(const std::string& name, int64_t rows, int64_t cols) {
     STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader_.GetFloat(name, {rows, cols}));
     return StoreOf(*view, absl::StrCat(view->file, ": tensor '", name, "'"));
@@ -88,15 +98,8 @@ class SafetensorsSource final : public WeightSource {
 StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int64_t rows,
                                                    int64_t cols) {
   const std::string weight_name = name + ".weight";
-  const std::string scale_name = name + ".weight_scale";
   StatusOr<TernaryMatrix> w;
-  if (config_.family != CheckpointFamily::kBitNetPacked &&
-      config_.family != CheckpointFamily::kBitLinear) {
-    if (reader_.Has(scale_name)) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          "config.json says ", SignsOfComputedScales(config_),
-          ", where scales are computed, but the ", "checkpoint has tensor '", scale_name, "'"));
-    }
+  if (!IsPacked(config_)) {
     if (IsUnpacked(config_)) {
       STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(weight_name, rows, cols));
       STERNA_ASSIGN_OR_RETURN(w, ReadUnpacked(stored));
@@ -105,7 +108,7 @@ StatusOr<TernaryMatrix> SafetensorsSource::Ternary(const std::string& name, int6
     }
   } else {
     STERNA_ASSIGN_OR_RETURN(w, ReadPacked(reader_, weight_name, rows, cols));
-    STERNA_ASSIGN_OR_RETURN(const double scale, ReadWeightScale(reader_, scale_name));
+    STERNA_ASSIGN_OR_RETURN(const double scale, ReadWeightScale(reader_, name + ".weight_scale"));
     // Only autobitlinear stores the factor itself; bitlinear stores its inverse.
     w->SetTensorScale(config_.family == CheckpointFamily::kBitNetPacked ? scale : 1.0 / scale);
   }
@@ -159,27 +162,36 @@ Status SafetensorsSource::CheckSubNorms() const {
                    ", but ", tensors_.path(), " ", absl::StrJoin(wrong, " and ")));
 }
 
-// A layer beyond the config's is a contradiction, the rest a warning.
-Status SafetensorsSource::CheckUnused() {
+Status SafetensorsSource::CheckLayers() const {
   constexpr std::string_view kLayers = "model.layers.";
-  std::vector<std::string> unused;
-  const std::set<std::string> used = reader_.used();
   for (const std::string& name : tensors_.names()) {
-    // Old exports store the rotary table, which the config determines.
-    if (used.contains(name) || name.ends_with("rotary_emb.inv_freq")) continue;
     int64_t layer = 0;
-    if (name.starts_with(kLayers) &&
-        absl::SimpleAtoi(
-            name.substr(kLayers.size(), name.find('.', kLayers.size()) - kLayers.size()), &layer) &&
-        layer >= config_.num_layers) {
+    if (!name.starts_with(kLayers) ||
+        !absl::SimpleAtoi(
+            name.substr(kLayers.size(), name.find('.', kLayers.size()) - kLayers.size()), &layer)) {
+      continue;
+    }
+    if (layer >= config_.num_layers && !IsRotaryTable(name)) {
       return absl::InvalidArgumentError(absl::StrCat("config.json says num_hidden_layers ",
                                                      config_.num_layers, ", but ", tensors_.path(),
                                                      " has tensor '", Shown(name), "'"));
     }
-    unused.push_back(name);
+    if (!IsPacked(config_) && name.ends_with(".weight_scale")) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "config.json says ", SignsOfComputedScales(config_),
+          ", where scales are computed, but the ", "checkpoint has tensor '", Shown(name), "'"));
+    }
+  }
+  return CheckSubNorms();
+}
+
+void SafetensorsSource::ReportUnused() {
+  std::vector<std::string> unused;
+  const std::set<std::string> used = reader_.used();
+  for (const std::string& name : tensors_.names()) {
+    if (!used.contains(name) && !IsRotaryTable(name)) unused.push_back(name);
   }
   WarnOfUnused(tensors_.path(), unused);
-  return absl::OkStatus();
 }
 
 }  // namespace
@@ -199,7 +211,7 @@ StatusOr<std::unique_ptr<WeightSource>> OpenSafetensorsSource(const std::string&
                                                               const ModelConfig& config) {
   STERNA_ASSIGN_OR_RETURN(SafetensorsCheckpoint tensors, SafetensorsCheckpoint::Open(model_dir));
   auto source = std::make_unique<SafetensorsSource>(std::move(tensors), config);
-  STERNA_RETURN_IF_ERROR(source->CheckSubNorms());
+  STERNA_RETURN_IF_ERROR(source->CheckLayers());
   return source;
 }
 

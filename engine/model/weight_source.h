@@ -66,9 +66,8 @@ class WeightSource {
   // An embedding or a head of numbers of any kind.
   virtual StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
 
-  // What no reading would notice: that a tensor is there which contradicts the config. After
-  // everything is read; tensors that nobody has asked for are named in a warning.
-  virtual Status CheckUnused() = 0;
+  // After everything is read: names the tensors that nobody has asked for in a warning.
+  virtual void ReportUnused() = 0;
 
   // Gives away the mappings that hold any of `kept`; the others go with the source, which is of no
   // use afterwards.

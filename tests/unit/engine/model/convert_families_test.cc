@@ -111,10 +111,11 @@ TEST(ConvertFamiliesTest, GroupsAreRefusedWhereThereIsNoRoomForTheirScales) {
     ConvertFormat format;
     const char* instead;
   };
-  for (const Case& c : {Case{64, ConvertFormat::kQ2_0Of128, "gguf-q2_0-64"},
-                        {64, ConvertFormat::kTq2_0, "gguf-q2_0-64"},
-                        {128, ConvertFormat::kTq1_0, "gguf-q2_0-128"},
-                        {128, ConvertFormat::kHfPacked, "hf-unpacked"}}) {
+  for (const Case& c :
+       {Case{64, ConvertFormat::kQ2_0Of128, "hf-unpacked, gguf-q2_0-64"},
+        {64, ConvertFormat::kTq2_0, "hf-unpacked, gguf-q2_0-64"},
+        {128, ConvertFormat::kTq1_0, "hf-unpacked, gguf-q2_0-64, gguf-q2_0-128"},
+        {128, ConvertFormat::kHfPacked, "hf-unpacked, gguf-q2_0-64, gguf-q2_0-128"}}) {
     SCOPED_TRACE(absl::StrCat("groups of ", c.group, " as ", NameOf(c.format)));
     const testing::TempDir from, to;
     const std::string output = to.path() + "/converted";
@@ -128,7 +129,7 @@ TEST(ConvertFamiliesTest, GroupsAreRefusedWhereThereIsNoRoomForTheirScales) {
   const Status refused =
       Convert(Golden("e-groups-64"), to.path() + "/m.gguf", ConvertFormat::kQ2_0Of64).status();
   EXPECT_THAT(std::string(refused.message()),
-              HasSubstr("has 32 columns, no multiple of 64, so that gguf-q2_0-64 cannot hold it; "
+              HasSubstr("of 32 columns, no multiple of 64, so that gguf-q2_0-64 cannot hold it; "
                         "what can: hf-unpacked"));
 }
 

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/mapped_file.h"
+#include "engine/model/agreement.h"
 #include "engine/model/convert_job.h"
 #include "engine/model/gguf.h"
 #include "engine/model/model_files.h"
@@ -232,7 +233,7 @@ void ExpectSameModel(const std::string& path_a, const std::string& path_b, Scale
       }
     }
   }
-  EXPECT_TRUE(b.source->CheckUnused().ok());
+  EXPECT_TRUE(CheckAgreement(*b.source, b.config).ok());
 }
 
 TEST(ConvertTest, EveryFamilyToEveryGgufTypeIsReadBackEqual) {
@@ -513,8 +514,9 @@ TEST(ConvertTest, RefusesColumnsThatAreNoWholeBlocks) {
   for (const char* format : {"gguf-tq1_0", "gguf-tq2_0", "gguf-q2_0-128"}) {
     const Status status = ConvertModel(Options(path, dir.path() + "/m.gguf", format)).status();
     EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << status;
-    EXPECT_THAT(status.message(), HasSubstr("'model.layers.0.mlp.down_proj' has 192 columns"));
-    EXPECT_THAT(status.message(), HasSubstr("what can: gguf-q2_0-64"));
+    EXPECT_THAT(status.message(),
+                HasSubstr("tensor 'model.layers.0.mlp.down_proj' of 192 columns"));
+    EXPECT_THAT(status.message(), HasSubstr("what can: hf-packed, hf-unpacked, gguf-q2_0-64"));
   }
   const std::string output = dir.path() + "/m.gguf";
   ASSERT_TRUE(ConvertModel(Options(path, output, "gguf-q2_0-64")).ok());
