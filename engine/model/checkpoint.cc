@@ -122,15 +122,18 @@ DenseMatrix MakeDenseRows(const StoredMatrix& stored,
       .type = stored.type, .data = stored.bytes.data(), .rows = stored.rows, .cols = stored.cols};
   if (stored.in_place) return dense;
   AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.bytes()));
-  if (stored.type == DenseType::kBf16) {
-    std::memcpy(buffer.data(), stored.bytes.data(), stored.bytes.size());
-  } else {
-    auto* values = reinterpret_cast<float*>(buffer.data());
-    for (int64_t row = 0; row < stored.rows; ++row) {
+  const RowForgetter forgetter(stored.bytes, stored.rows);
+  const size_t row_bytes = stored.bytes.size() / static_cast<size_t>(stored.rows);
+  for (int64_t row = 0; row < stored.rows; ++row) {
+    if (stored.type == DenseType::kBf16) {
+      const size_t at = static_cast<size_t>(row) * row_bytes;
+      std::memcpy(buffer.data() + at, stored.bytes.data() + at, row_bytes);
+    } else {
+      auto* values = reinterpret_cast<float*>(buffer.data());
       stored.read_row(row, {values + row * stored.cols, static_cast<size_t>(stored.cols)});
     }
+    forgetter.AfterRow(row);
   }
-  MappedFile::Forget(stored.bytes);
   dense.data = buffer.data();
   buffers.push_back(std::move(buffer));
   return dense;
@@ -143,26 +146,20 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
     return MakeDenseRows(stored, buffers);
   }
   const size_t row_bytes = stored.bytes.size() / static_cast<size_t>(stored.rows);
-  // With the last row of a tile the file's pages can go. So can, once more, those before: the
-  // kernel maps pages around the one that is asked for.
-  const auto forget_after = [&](int64_t row) {
-    if ((row + 1) % kDenseTileRows != 0) return;
-    const int64_t first = std::max<int64_t>(0, row + 1 - 2 * kDenseTileRows);
-    MappedFile::Forget(stored.bytes.subspan(static_cast<size_t>(first) * row_bytes,
-                                            static_cast<size_t>(row + 1 - first) * row_bytes));
-  };
+  // With the last row of a tile, which one thread reads, the file's pages can go.
+  const RowForgetter forgetter(stored.bytes, stored.rows, kDenseTileRows);
   StatusOr<DenseMatrix> head;
   if (type == HeadType::kInt8) {
     const auto read_row = [&](int64_t row, std::span<float> values) {
       stored.read_row(row, values);
-      forget_after(row);
+      forgetter.AfterRow(row);
     };
     head = MakeInt8Tiles(stored.rows, stored.cols, pool, read_row, buffers);
   } else {
     const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
       std::memcpy(values.data(), stored.bytes.data() + static_cast<size_t>(row) * row_bytes,
                   row_bytes);
-      forget_after(row);
+      forgetter.AfterRow(row);
     };
     head = MakeDenseTiles(stored.rows, stored.cols, pool, read_row, buffers);
   }
@@ -174,9 +171,21 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
 // A head that the checkpoint has besides a tied embedding: some tools store the matrix twice.
 // Anything else is another model than the config says.
 Status CheckTiedHead(const StoredMatrix& head, const StoredMatrix& embedding) {
-  if (head.type == embedding.type && std::ranges::equal(head.bytes, embedding.bytes)) {
-    return absl::OkStatus();
+  const RowForgetter forget_head(head.bytes, head.rows);
+  const RowForgetter forget_embedding(embedding.bytes, embedding.rows);
+  const auto row_of = [](const StoredMatrix& matrix, int64_t row) {
+    const size_t row_bytes = matrix.bytes.size() / static_cast<size_t>(matrix.rows);
+    const bool last = row + 1 == matrix.rows;  // with what types may have after all rows
+    return matrix.bytes.subspan(static_cast<size_t>(row) * row_bytes,
+                                last ? std::dynamic_extent : row_bytes);
+  };
+  bool same = head.type == embedding.type && head.bytes.size() == embedding.bytes.size();
+  for (int64_t row = 0; same && row < head.rows; ++row) {
+    same = std::ranges::equal(row_of(head, row), row_of(embedding, row));
+    forget_head.AfterRow(row);
+    forget_embedding.AfterRow(row);
   }
+  if (same) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
                                                  head.where, " differs from '", kEmbeddingName,
                                                  "'"));
