@@ -169,8 +169,9 @@ TEST_F(ResidentMemoryTest, LoadingAnEmbeddingAndItsCopy) {
   const PeakMemory peak;
   const StatusOr<Checkpoint> loaded = LoadCheckpoint(dir_.path(), {});
   ASSERT_TRUE(loaded.ok()) << loaded.status();
+  // The two are compared with each other.
   EXPECT_GT(std::ssize(table.bytes), 2 * kAllowedBytes);
-  EXPECT_LE(peak.growth_bytes(), loaded->weights.dense_bytes() + kAllowedBytes);
+  EXPECT_LE(peak.growth_bytes(), loaded->weights.dense_bytes() + 2 * kAllowedBytes);
 }
 
 // Neighbours in a file share pages, which one forgets while another reads them.
