@@ -5,15 +5,23 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <functional>
 
 #include "absl/strings/str_cat.h"
 
 namespace sterna {
+namespace {
+
+// Large enough for the calls not to count, small enough for a thread to hold.
+constexpr int64_t kBytesForgottenAtOnce = 4 << 20;
+
+}  // namespace
 
 StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
-  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+  // Opening a pipe waits for its writer otherwise; regular files know no difference.
+  const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);
   if (fd < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot open ", path));
   struct stat info {};
   if (fstat(fd, &info) != 0 || !S_ISREG(info.st_mode)) {
@@ -45,6 +53,25 @@ void MappedFile::Forget(std::span<const uint8_t> bytes) {
   // Whole pages: that neighbours are forgotten too costs them a fault at most. Failing costs
   // memory.
   madvise(const_cast<uint8_t*>(bytes.data()) - in_page, in_page + bytes.size(), MADV_DONTNEED);
+}
+
+RowForgetter::RowForgetter(std::span<const uint8_t> bytes, int64_t rows, int64_t step_rows)
+    : bytes_(bytes), rows_(rows), step_rows_(step_rows) {}
+
+RowForgetter::RowForgetter(std::span<const uint8_t> bytes, int64_t rows)
+    : RowForgetter(bytes, rows,
+                   std::max<int64_t>(1, kBytesForgottenAtOnce * rows /
+                                            std::max<int64_t>(1, std::ssize(bytes)))) {}
+
+void RowForgetter::AfterRow(int64_t row) const {
+  const bool last = row + 1 == rows_;
+  if ((row + 1) % step_rows_ != 0 && !last) return;
+  // The step before goes once more: the kernel maps pages around the one that is asked for.
+  const int64_t first = std::max<int64_t>(0, row / step_rows_ - 1) * step_rows_;
+  const auto row_bytes = bytes_.size() / static_cast<size_t>(rows_);
+  const auto begin = static_cast<size_t>(first) * row_bytes;
+  const auto end = last ? bytes_.size() : static_cast<size_t>(row + 1) * row_bytes;
+  MappedFile::Forget(bytes_.subspan(begin, end - begin));
 }
 
 std::vector<MappedFile> KeepHolding(std::vector<MappedFile> files,

@@ -16,7 +16,8 @@ namespace sterna {
 
 class MappedFile {
  public:
-  // NotFound, PermissionDenied or Internal with the path and the system's reason.
+  // NotFound, PermissionDenied or Internal with the path and the system's reason; InvalidArgument
+  // for what is no regular file, without waiting for whoever writes to a pipe.
   static StatusOr<MappedFile> Open(const std::string& path);
 
   MappedFile(MappedFile&& other) noexcept
@@ -46,6 +47,25 @@ class MappedFile {
   std::string path_;
   const uint8_t* data_;  // null for an empty file
   size_t size_;
+};
+
+// Forgets the rows of a matrix in a mapped file, a few megabytes at a time, while they are read:
+// what is resident of it then does not grow with it, or with the threads that read one each. Thread
+// contract: immutable; any thread may call.
+class RowForgetter {
+ public:
+  // `bytes`: `rows` rows of as many bytes each. Row i goes with those of its step, i / step_rows.
+  RowForgetter(std::span<const uint8_t> bytes, int64_t rows, int64_t step_rows);
+  // As many rows at once as a few megabytes hold.
+  RowForgetter(std::span<const uint8_t> bytes, int64_t rows);
+
+  // `row` has been read, and so have the rows of its step that are before it.
+  void AfterRow(int64_t row) const;
+
+ private:
+  std::span<const uint8_t> bytes_;
+  int64_t rows_;
+  int64_t step_rows_;
 };
 
 // Those of `files` that hold any of `addresses`; the others are unmapped.

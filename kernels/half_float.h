@@ -10,12 +10,15 @@ namespace sterna {
 inline constexpr float kLargestHalf = 65504.0f;
 
 inline float HalfToFloat(uint16_t half) {
-  const uint32_t sign = static_cast<uint32_t>(half & 0x8000) << 16;
-  const uint32_t magnitude = half & 0x7fff;
-  if (magnitude >= 0x7c00) return std::bit_cast<float>(sign | 0x7f800000 | magnitude << 13);
-  if (magnitude >= 0x0400) return std::bit_cast<float>(sign | ((magnitude << 13) + 0x38000000));
-  const float subnormal = static_cast<float>(magnitude) * 0x1p-24f;
-  return sign != 0 ? -subnormal : subnormal;
+  // All cases at once, of which masks (-1 or 0) choose: without branches loops of it vectorise.
+  const int32_t sign = (half & 0x8000) << 16;
+  const int32_t magnitude = half & 0x7fff;
+  const int32_t is_subnormal = (magnitude - 0x0400) >> 31;
+  const int32_t is_not_finite = (0x7bff - magnitude) >> 31;
+  const auto subnormal = std::bit_cast<int32_t>(static_cast<float>(magnitude) * 0x1p-24f);
+  const int32_t normal = (magnitude << 13) + 0x38000000;
+  return std::bit_cast<float>(sign | (subnormal & is_subnormal) | (normal & ~is_subnormal) |
+                              (0x7f800000 & is_not_finite));
 }
 
 // Rounds half to even; what is too large becomes the largest half, NaN stays NaN.

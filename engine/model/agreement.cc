@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -41,6 +42,27 @@ Status CheckDenied(const WeightSource& source, const ModelConfig& config) {
   return absl::OkStatus();
 }
 
+// Row by row, of which few stay in memory.
+bool SameBytes(const StoredMatrix& a, const StoredMatrix& b) {
+  if (a.type != b.type || a.bytes.size() != b.bytes.size()) return false;
+  const RowForgetter forget_a(a.bytes, a.rows);
+  const RowForgetter forget_b(b.bytes, b.rows);
+  const auto row_of = [](const StoredMatrix& matrix, int64_t row) {
+    const size_t row_bytes = matrix.bytes.size() / static_cast<size_t>(matrix.rows);
+    const bool last = row + 1 == matrix.rows;  // with what types may have after all rows
+    return matrix.bytes.subspan(static_cast<size_t>(row) * row_bytes,
+                                last ? std::dynamic_extent : row_bytes);
+  };
+  for (int64_t row = 0; row < a.rows; ++row) {
+    if (!std::ranges::equal(row_of(a, row), row_of(b, row))) return false;
+    forget_a.AfterRow(row);
+    forget_b.AfterRow(row);
+  }
+  return true;
+}
+
+// A tied embedding and a head besides must be one matrix: some tools store it twice. Anything else
+// is another model than the config says.
 Status CheckHead(WeightSource& source, const ModelConfig& config) {
   const bool has_head = source.Has(kHeadName);
   if (!config.tie_embeddings) {
@@ -52,10 +74,7 @@ Status CheckHead(WeightSource& source, const ModelConfig& config) {
   const int64_t rows = config.vocab_size, cols = config.hidden_size;
   STERNA_ASSIGN_OR_RETURN(const StoredMatrix embedding, source.Matrix(kEmbeddingName, rows, cols));
   STERNA_ASSIGN_OR_RETURN(const StoredMatrix head, source.Matrix(kHeadName, rows, cols));
-  const bool same = head.type == embedding.type && std::ranges::equal(head.bytes, embedding.bytes);
-  MappedFile::Forget(embedding.bytes);
-  MappedFile::Forget(head.bytes);
-  if (same) return absl::OkStatus();
+  if (SameBytes(head, embedding)) return absl::OkStatus();
   return absl::InvalidArgumentError(absl::StrCat("config.json sets tie_word_embeddings, but ",
                                                  head.where, " differs from '", kEmbeddingName,
                                                  "'"));

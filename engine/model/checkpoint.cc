@@ -119,15 +119,18 @@ DenseMatrix MakeDenseRows(const StoredMatrix& stored,
       .type = stored.type, .data = stored.bytes.data(), .rows = stored.rows, .cols = stored.cols};
   if (stored.in_place) return dense;
   AlignedBuffer<uint8_t> buffer(static_cast<size_t>(dense.bytes()));
-  if (stored.type == DenseType::kBf16) {
-    std::memcpy(buffer.data(), stored.bytes.data(), stored.bytes.size());
-  } else {
-    auto* values = reinterpret_cast<float*>(buffer.data());
-    for (int64_t row = 0; row < stored.rows; ++row) {
+  const RowForgetter forgetter(stored.bytes, stored.rows);
+  const size_t row_bytes = stored.bytes.size() / static_cast<size_t>(stored.rows);
+  for (int64_t row = 0; row < stored.rows; ++row) {
+    if (stored.type == DenseType::kBf16) {
+      const size_t at = static_cast<size_t>(row) * row_bytes;
+      std::memcpy(buffer.data() + at, stored.bytes.data() + at, row_bytes);
+    } else {
+      auto* values = reinterpret_cast<float*>(buffer.data());
       stored.read_row(row, {values + row * stored.cols, static_cast<size_t>(stored.cols)});
     }
+    forgetter.AfterRow(row);
   }
-  MappedFile::Forget(stored.bytes);
   dense.data = buffer.data();
   buffers.push_back(std::move(buffer));
   return dense;
@@ -140,26 +143,20 @@ StatusOr<DenseMatrix> MakeHead(const StoredMatrix& stored, HeadType type, Thread
     return MakeDenseRows(stored, buffers);
   }
   const size_t row_bytes = stored.bytes.size() / static_cast<size_t>(stored.rows);
-  // With the last row of a tile the file's pages can go. So can, once more, those before: the
-  // kernel maps pages around the one that is asked for.
-  const auto forget_after = [&](int64_t row) {
-    if ((row + 1) % kDenseTileRows != 0) return;
-    const int64_t first = std::max<int64_t>(0, row + 1 - 2 * kDenseTileRows);
-    MappedFile::Forget(stored.bytes.subspan(static_cast<size_t>(first) * row_bytes,
-                                            static_cast<size_t>(row + 1 - first) * row_bytes));
-  };
+  // With the last row of a tile, which one thread reads, the file's pages can go.
+  const RowForgetter forgetter(stored.bytes, stored.rows, kDenseTileRows);
   StatusOr<DenseMatrix> head;
   if (type == HeadType::kInt8) {
     const auto read_row = [&](int64_t row, std::span<float> values) {
       stored.read_row(row, values);
-      forget_after(row);
+      forgetter.AfterRow(row);
     };
     head = MakeInt8Tiles(stored.rows, stored.cols, pool, read_row, buffers);
   } else {
     const auto read_row = [&](int64_t row, std::span<uint16_t> values) {
       std::memcpy(values.data(), stored.bytes.data() + static_cast<size_t>(row) * row_bytes,
                   row_bytes);
-      forget_after(row);
+      forgetter.AfterRow(row);
     };
     head = MakeDenseTiles(stored.rows, stored.cols, pool, read_row, buffers);
   }

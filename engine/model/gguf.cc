@@ -22,6 +22,8 @@ constexpr char kAlignmentKey[] = "general.alignment";
 constexpr char kArchitectureKey[] = "general.architecture";
 constexpr uint32_t kMaxRank = 4;
 constexpr uint64_t kMaxNameBytes = 64;  // the format's own limit
+// Of tensors and of keys, where models have hundreds: bounds the memory that a header takes.
+constexpr uint64_t kMaxCount = 65'536;
 // The fewest bytes that one of them can have: what bounds their number by the file's size.
 constexpr uint64_t kMinKeyBytes = 8 + 1 + 4 + 1;
 constexpr uint64_t kMinTensorInfoBytes = 8 + 1 + 4 + 8 + 4 + 8;
@@ -34,11 +36,17 @@ struct Header {
 
 Status CheckCount(uint64_t count, uint64_t min_bytes, const std::string& what,
                   const GgufCursor& cursor) {
-  if (count <= cursor.remaining() / min_bytes) return absl::OkStatus();
-  return absl::DataLossError(absl::StrCat("its header says it has ", count, " ", what,
-                                          ", which take at least ", min_bytes,
-                                          " bytes each, but the file has only ", cursor.remaining(),
-                                          " bytes left: it is truncated or corrupt"));
+  if (count > cursor.remaining() / min_bytes) {
+    return absl::DataLossError(
+        absl::StrCat("its header says it has ", count, " ", what, ", which take at least ",
+                     min_bytes, " bytes each, but the file has only ", cursor.remaining(),
+                     " bytes left: it is truncated or corrupt"));
+  }
+  if (count > kMaxCount) {
+    return absl::DataLossError(absl::StrCat("its header says it has ", count, " ", what,
+                                            ", where at most ", kMaxCount, " are read"));
+  }
+  return absl::OkStatus();
 }
 
 StatusOr<Header> ReadHeader(GgufCursor& cursor) {

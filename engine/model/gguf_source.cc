@@ -173,7 +173,7 @@ StatusOr<std::vector<float>> GgufSource::Vector(const std::string& name, int64_t
 StatusOr<TernaryMatrix> GgufSource::Read(const GgufTensor& tensor, const RowOrder& order) {
   StatusOr<TernaryMatrix> w;
   if (IsTernaryGgufType(tensor.type)) {
-    w = ReadGgufTernaryMatrix(tensor, i2s_layout_, order);
+    w = ReadGgufTernaryMatrix(tensor, i2s_layout_, order, RowForgetter(tensor.bytes, tensor.rows));
   } else {
     STERNA_ASSIGN_OR_RETURN(const StoredMatrix stored, Stored(tensor));
     w = ReadUnpacked(stored, order);
@@ -211,7 +211,9 @@ StatusOr<StoredMatrix> GgufSource::Matrix(const std::string& name, int64_t rows,
   STERNA_ASSIGN_OR_RETURN(const GgufTensor* tensor, Get(name, {rows, cols}));
   CountRead(tensor->bytes);
   if (!IsTernaryGgufType(tensor->type)) return Stored(*tensor);
-  STERNA_ASSIGN_OR_RETURN(TernaryMatrix matrix, ReadGgufTernaryMatrix(*tensor, i2s_layout_));
+  STERNA_ASSIGN_OR_RETURN(
+      TernaryMatrix matrix,
+      ReadGgufTernaryMatrix(*tensor, i2s_layout_, {}, RowForgetter(tensor->bytes, tensor->rows)));
   return Stored(*tensor, std::move(matrix));
 }
 

@@ -228,7 +228,8 @@ Status GgufTernaryReader::ReadRow(int64_t row, std::span<uint8_t> codes,
 }
 
 StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor, I2sLayout i2s_layout,
-                                              const RowOrder& row_order) {
+                                              const RowOrder& row_order,
+                                              const RowForgetter& forgetter) {
   STERNA_ASSIGN_OR_RETURN(const GgufTernaryReader reader,
                           GgufTernaryReader::Make(tensor, i2s_layout));
   const int64_t groups = reader.num_groups();
@@ -250,6 +251,7 @@ StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor, I2sLayou
       if (zeros) row_scales[group] = 0;
     }
     matrix.SetRowCodes(matrix_row, codes, 0);
+    forgetter.AfterRow(row);
   }
   if (tensor.type == GgufTensorType::kI2s) {
     STERNA_RETURN_IF_ERROR(CheckBalance(tensor, i2s_layout, histogram));

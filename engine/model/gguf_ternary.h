@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <span>
 
+#include "base/mapped_file.h"
 #include "base/status.h"
 #include "engine/model/gguf.h"
 #include "engine/model/weight_source.h"
@@ -66,10 +67,12 @@ class GgufTernaryReader {
 // The whole tensor as a matrix [rows, cols], with the coarsest scales that say exactly the same
 // (scale_groups.h); rows are put where `row_order` says. A group of scale 0 is a group of zeros.
 // Errors of the reader, and DataLoss when the weights of an I2_S tensor are so unbalanced that they
-// cannot be what they seem. Memory: the matrix and [rows, num_groups] floats on the way.
+// cannot be what they seem. Memory: the matrix and [rows, num_groups] floats on the way, and the
+// pages of tensor.bytes, unless those are of a mapped file and `forgetter` is of them.
 StatusOr<TernaryMatrix> ReadGgufTernaryMatrix(const GgufTensor& tensor,
                                               I2sLayout i2s_layout = I2sLayout::kX86,
-                                              const RowOrder& row_order = {});
+                                              const RowOrder& row_order = {},
+                                              const RowForgetter& forgetter = {{}, 1});
 
 // Packs a row as ReadRow gives it: `codes` [cols], in {0, 1, 2}, and `half_scales` [cols / the
 // block's elements], in half precision, into `out`, whole blocks. TQ1_0, TQ2_0 or Q2_0.

@@ -17,7 +17,7 @@ namespace {
 
 constexpr uint64_t kLengthBytes = 8;
 constexpr uint64_t kMaxHeaderBytes = 100'000'000;  // the format's own limit
-constexpr int64_t kMaxIndexBytes = 64 << 20;
+constexpr int64_t kMaxIndexBytes = 8 << 20;
 constexpr size_t kMaxRank = 8;
 constexpr char kMetadataKey[] = "__metadata__";
 constexpr char kSingleFile[] = "model.safetensors";
@@ -46,6 +46,10 @@ const TypeInfo* FindType(std::string_view name) {
   return nullptr;
 }
 
+std::string TooManyTensors() {
+  return absl::StrCat("more than ", kMaxTensors, " tensors, where models have a few thousand");
+}
+
 // One tensor as the header describes it.
 struct HeaderEntry {
   std::string name;
@@ -66,8 +70,9 @@ class HeaderHandler : public nlohmann::json_sax<nlohmann::json> {
     if (depth_ == 0) return Enter();
     if (depth_ == 1) {
       in_metadata_ = key_ == kMetadataKey;
-      if (!in_metadata_)
-        entries_.push_back({.name = key_, .type_name = {}, .shape = {}, .offsets = {}});
+      if (in_metadata_) return Enter();
+      if (entries_.size() == kMaxTensors) return Fail(absl::StrCat("it has ", TooManyTensors()));
+      entries_.push_back({.name = key_, .type_name = {}, .shape = {}, .offsets = {}});
       return Enter();
     }
     return Unexpected("an object");
@@ -169,11 +174,8 @@ std::optional<int64_t> TensorBytes(const std::vector<uint64_t>& shape, int64_t e
 StatusOr<TensorView> MakeView(const HeaderEntry& entry, std::span<const uint8_t> data,
                               const std::string& path) {
   const std::string where = absl::StrCat(path, ": tensor '", Shown(entry.name), "' ");
-  const TypeInfo* type = FindType(*entry.type_name);
-  if (type == nullptr) {
-    return absl::DataLossError(absl::StrCat(where, "has dtype '", Shown(*entry.type_name),
-                                            "', which the safetensors format does not know"));
-  }
+  // What the format has gained since is only refused where it is needed.
+  const TypeInfo* known = FindType(*entry.type_name);
   if (entry.offsets->size() != 2) {
     return absl::DataLossError(absl::StrCat(where, "has ", entry.offsets->size(),
                                             " data_offsets instead of a begin and an end"));
@@ -185,13 +187,15 @@ StatusOr<TensorView> MakeView(const HeaderEntry& entry, std::span<const uint8_t>
                                             ") of a data section of ", data.size(),
                                             " bytes: the file is truncated or corrupt"));
   }
-  TensorView view{.type = type->type,
-                  .type_name = std::string(type->name),
+  TensorView view{.type = known != nullptr ? known->type : TensorType::kOther,
+                  .type_name = Shown(*entry.type_name),
                   .shape = {},
                   .bytes = data.subspan(begin, end - begin),
                   .file = path};
-  const std::optional<int64_t> bytes = TensorBytes(*entry.shape, type->bytes);
-  if (!bytes.has_value() || static_cast<uint64_t>(*bytes) != end - begin) {
+  // Elements of another type may be of any size, less than a byte too.
+  const std::optional<int64_t> bytes =
+      TensorBytes(*entry.shape, known != nullptr ? known->bytes : 1);
+  if (!bytes.has_value() || (known != nullptr && static_cast<uint64_t>(*bytes) != end - begin)) {
     return absl::DataLossError(absl::StrCat(where, "has dtype ", view.type_name, " and shape [",
                                             absl::StrJoin(*entry.shape, ", "), "], which takes ",
                                             bytes ? absl::StrCat(*bytes) : "more than 2^63",
@@ -355,6 +359,7 @@ StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::Open(const std::string& m
   checkpoint.path_ = index;
   STERNA_ASSIGN_OR_RETURN(const auto shard_of, ReadIndex(index));
   std::map<std::string, size_t> file_of;  // shard name to index in files_
+  size_t num_tensors = 0;
   for (const auto& [name, shard] : shard_of) file_of.emplace(shard, 0);
   for (auto& [shard, number] : file_of) {
     const std::string path = absl::StrCat(model_dir, "/", shard);
@@ -363,6 +368,10 @@ StatusOr<SafetensorsCheckpoint> SafetensorsCheckpoint::Open(const std::string& m
           absl::StrCat("shard ", path, ", named in ", index, ", is missing"));
     }
     STERNA_ASSIGN_OR_RETURN(SafetensorsFile file, SafetensorsFile::Open(path));
+    num_tensors += file.tensors().size();
+    if (num_tensors > kMaxTensors) {
+      return absl::DataLossError(absl::StrCat("the shards of ", index, " have ", TooManyTensors()));
+    }
     number = checkpoint.files_.size();
     checkpoint.files_.push_back(std::move(file));
   }

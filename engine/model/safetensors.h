@@ -20,13 +20,16 @@
 
 namespace sterna {
 
-// The element types this project computes with. kOther is a type of the format that nothing here
-// reads: such a tensor may be in a file, and is refused where it is needed.
+// Of a file, and of all files of a checkpoint. Bounds what a header takes in memory.
+inline constexpr size_t kMaxTensors = 65'536;
+
+// The element types this project computes with. kOther is a type that nothing here reads, whether
+// or not it is known: such a tensor may be in a file, and is refused where it is needed.
 enum class TensorType { kBf16, kF16, kF32, kU8, kOther };
 
 struct TensorView {
   TensorType type = TensorType::kOther;
-  std::string type_name;           // as the header says: "BF16"
+  std::string type_name;           // as the header says, made printable: "BF16"
   std::vector<int64_t> shape;      // empty for a scalar
   std::span<const uint8_t> bytes;  // row-major, little-endian, of any alignment
   std::string file;                // path, for messages

@@ -10,6 +10,19 @@
 #include "kernels/half_float.h"
 
 namespace sterna {
+namespace {
+
+// Two bytes of any alignment to each float.
+template <typename ToFloat>
+void Convert(const uint8_t* source, std::span<float> out, ToFloat to_float) {
+  for (size_t i = 0; i < out.size(); ++i) {
+    uint16_t bits;
+    std::memcpy(&bits, source + 2 * i, sizeof(bits));
+    out[i] = to_float(bits);
+  }
+}
+
+}  // namespace
 
 bool IsFloatTensor(TensorType type) {
   return type == TensorType::kBf16 || type == TensorType::kF16 || type == TensorType::kF32;
@@ -21,12 +34,10 @@ void ReadFloats(const TensorView& view, int64_t first, std::span<float> out) {
   const uint8_t* source = view.bytes.data() + first * FloatBytes(view.type);
   if (view.type == TensorType::kF32) {
     std::memcpy(out.data(), source, out.size_bytes());
-    return;
-  }
-  for (size_t i = 0; i < out.size(); ++i) {
-    uint16_t bits;
-    std::memcpy(&bits, source + 2 * i, sizeof(bits));
-    out[i] = view.type == TensorType::kBf16 ? Bf16ToFloat(bits) : HalfToFloat(bits);
+  } else if (view.type == TensorType::kBf16) {
+    Convert(source, out, Bf16ToFloat);
+  } else {
+    Convert(source, out, HalfToFloat);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "engine/model/ternary_reader.h"
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <span>
 #include <utility>
@@ -8,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "base/check.h"
 #include "base/mapped_file.h"
 #include "engine/model/scale_groups.h"
 #include "engine/model/ternarize.h"
@@ -42,30 +44,48 @@ Status CodeThree(const std::string& name, const TensorView& view, int64_t packed
   return absl::OkStatus();
 }
 
-// Sets codes [values.size()] to those of `values`, which are of row `row` from column `first` on.
-// Returns their scale, 0 when all are zero.
-StatusOr<float> RecoverGroup(const std::string& where, int64_t row, int64_t first,
-                             std::span<const float> values, std::span<uint8_t> codes) {
+// The error of values of row `row` from column `first` on, which are not -s, 0 and s.
+Status NotTernary(const std::string& where, int64_t row, int64_t first,
+                  std::span<const float> values) {
   float scale = 0;
-  for (size_t c = 0; c < values.size(); ++c) {
-    const float value = values[c];
+  for (const float value : values) {
     const float magnitude = std::abs(value);
     if (!std::isfinite(magnitude)) {
       return absl::DataLossError(
           absl::StrCat(where, " holds ", value, " in row ", row, ", but must be finite"));
     }
     if (scale == 0) scale = magnitude;
-    if (magnitude != 0 && magnitude != scale) {
-      return absl::InvalidArgumentError(absl::StrCat(
-          where, " holds the magnitudes ", scale, " and ", magnitude, " in row ", row, ", columns ",
-          first, " to ", first + static_cast<int64_t>(values.size()) - 1,
-          ", but where nothing says how to quantise (families D and E) the values of a row, or ",
-          "where the columns are a multiple of ", kTernaryBlockCols,
-          " of so many of them, must be -s, 0 and s: weights in full precision are not supported"));
-    }
-    codes[c] = static_cast<uint8_t>(1 + (value > 0 ? 1 : 0) - (value < 0 ? 1 : 0));
+    if (magnitude == 0 || magnitude == scale) continue;
+    return absl::InvalidArgumentError(absl::StrCat(
+        where, " holds the magnitudes ", scale, " and ", magnitude, " in row ", row, ", columns ",
+        first, " to ", first + static_cast<int64_t>(values.size()) - 1,
+        ", but where nothing says how to quantise (families D and E) the values of a row, or ",
+        "where the columns are a multiple of ", kTernaryBlockCols,
+        " of so many of them, must be -s, 0 and s: weights in full precision are not supported"));
   }
-  return scale;
+  STERNA_CHECK(false);  // RecoverGroup had found one
+}
+
+// Sets codes [values.size()] to those of `values`, which are of row `row` from column `first` on.
+// Returns their scale, 0 when all are zero. Without branches, for compilers to vectorise: a model
+// has billions of values.
+StatusOr<float> RecoverGroup(const std::string& where, int64_t row, int64_t first,
+                             std::span<const float> values, std::span<uint8_t> codes) {
+  constexpr uint32_t kMagnitude = 0x7fffffff;
+  constexpr uint32_t kInfinity = 0x7f800000;
+  // Magnitudes that are all 0 or s have the bits of s together.
+  uint32_t scale = 0;
+  for (const float value : values) scale |= std::bit_cast<uint32_t>(value) & kMagnitude;
+  uint32_t others = 0;
+  for (size_t c = 0; c < values.size(); ++c) {
+    const auto bits = std::bit_cast<uint32_t>(values[c]);
+    const uint32_t magnitude = bits & kMagnitude;
+    const uint32_t nonzero = magnitude != 0 ? 1 : 0;
+    others |= (magnitude ^ scale) & (0 - nonzero);
+    codes[c] = static_cast<uint8_t>(1 + nonzero - 2 * (nonzero & bits >> 31));
+  }
+  if (others != 0 || scale >= kInfinity) return NotTernary(where, row, first, values);
+  return std::bit_cast<float>(scale);
 }
 
 }  // namespace
@@ -84,6 +104,7 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
         name, *view, absl::StrCat("packed weights, U8 [", absl::StrJoin(shape, ", "), "]"));
   }
   TernaryMatrix w(rows, cols);
+  const RowForgetter forgetter(view->bytes, shape[0]);
   uint8_t nonzero = 0;
   for (int64_t r = 0; r < shape[0]; ++r) {
     const auto bytes =
@@ -95,9 +116,9 @@ StatusOr<TernaryMatrix> ReadPacked(TensorReader& reader, const std::string& name
     }
     if (code_three != 0) return CodeThree(name, *view, r, bytes);
     for (int i = 0; i < kRowsPerByte; ++i) w.SetRowCodes(i * shape[0] + r, bytes, 2 * i);
+    forgetter.AfterRow(r);
   }
   if (nonzero == 0) return AllZero(Where(name, *view));
-  MappedFile::Forget(view->bytes);
   return w;
 }
 
@@ -105,11 +126,13 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
                                    int64_t cols) {
   STERNA_ASSIGN_OR_RETURN(const TensorView* view, reader.GetFloat(name, {rows, cols}));
   std::vector<float> row(static_cast<size_t>(cols));
+  const RowForgetter forgetter(view->bytes, rows);
   // The mean is taken in double: it has to be right for a tensor of any size.
   double sum = 0;
   for (int64_t r = 0; r < rows; ++r) {
     ReadFloats(*view, r * cols, row);
     sum += AbsSum(row);
+    forgetter.AfterRow(r);
   }
   if (!std::isfinite(sum)) {
     return absl::DataLossError(
@@ -125,9 +148,9 @@ StatusOr<TernaryMatrix> ReadLatent(TensorReader& reader, const std::string& name
     ReadFloats(*view, r * cols, row);
     RoundToTernary(row, inverse_scale, codes);
     w.SetRowCodes(r, codes, 0);
+    forgetter.AfterRow(r);
   }
   w.SetTensorScale(1.0 / inverse_scale);
-  MappedFile::Forget(view->bytes);
   return w;
 }
 
@@ -140,6 +163,7 @@ StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder&
   std::vector<float> row(static_cast<size_t>(cols));
   std::vector<uint8_t> codes(row.size());
   std::vector<float> scales(static_cast<size_t>(stored.rows * groups));
+  const RowForgetter forgetter(stored.bytes, stored.rows);
   for (int64_t r = 0; r < stored.rows; ++r) {
     stored.read_row(r, row);
     const int64_t to = row_order ? row_order(r) : r;
@@ -152,10 +176,10 @@ StatusOr<TernaryMatrix> ReadUnpacked(const StoredMatrix& stored, const RowOrder&
                        std::span(codes).subspan(at, size)));
     }
     w.SetRowCodes(to, codes, 0);
+    forgetter.AfterRow(r);
   }
   if (*std::ranges::max_element(scales) == 0) return AllZero(stored.where);
   SetCoarsestScales(std::move(scales), group_size, w);
-  MappedFile::Forget(stored.bytes);
   return w;
 }
 

@@ -1,6 +1,7 @@
 #include "base/mapped_file.h"
 
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -53,6 +54,32 @@ TEST(MappedFileTest, ErrorsNameThePath) {
   EXPECT_NE(missing.status().ToString().find("/no/such/file"), std::string::npos);
   const StatusOr<MappedFile> folder = MappedFile::Open(::testing::TempDir());
   EXPECT_TRUE(absl::IsInvalidArgument(folder.status())) << folder.status();
+}
+
+TEST(MappedFileTest, PipesAreRefusedWithoutWaitingForAWriter) {
+  const std::string path = ::testing::TempDir() + "mapped_file_pipe";
+  std::filesystem::remove(path);
+  ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
+  for (const Status& status : {MappedFile::Open(path).status(), ReadTextFile(path).status()}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << status;
+    EXPECT_EQ(status.message(), path + " is not a regular file");
+  }
+  std::filesystem::remove(path);
+}
+
+TEST(RowForgetterTest, RowsOfAnySizeAreReadAgain) {
+  std::string text(10 * 4096 + 100, 'a');
+  for (size_t i = 0; i < text.size(); ++i) text[i] = static_cast<char>(i % 127);
+  const StatusOr<MappedFile> file = MappedFile::Open(TempFile("mapped_file_rows", text));
+  ASSERT_TRUE(file.ok()) << file.status();
+  for (const int64_t rows : {1, 7, 41060}) {
+    for (const int64_t step : {1, 3, 50000}) {
+      const RowForgetter forgetter(file->bytes(), rows, step);
+      for (int64_t row = 0; row < rows; ++row) forgetter.AfterRow(row);
+      EXPECT_TRUE(std::equal(text.begin(), text.end(), file->bytes().begin()));
+    }
+  }
+  for (const int64_t row : {0, 1, 2, 1'000'000'000}) RowForgetter({}, 1).AfterRow(row);
 }
 
 TEST(AlignedBufferTest, IsZeroAlignedAndMovesWhole) {

@@ -105,6 +105,15 @@ void AddFaultsOfFiles(Faults& faults) {
                   [](std::string bytes) { return bytes.replace(3, 1, "X"); });
   faults.AddBytes("version 9", {"version 9"},
                   [](std::string bytes) { return bytes.replace(4, 1, "\x09"); });
+  faults.AddFile("more tensors than any model has", kError, {"m.gguf", "65537 tensors"},
+                 [](const TempDir& dir) {
+                   GgufContents contents = Good(GgufPacking::kTq2_0);
+                   for (int i = 0; i < 65'537; ++i) {
+                     contents.tensors.push_back({absl::StrCat("x", i), 24, {1}, "x", {}});
+                   }
+                   contents.num_tensors = 65'537;
+                   return dir.Write("m.gguf", GgufFileBytes(contents));
+                 });
   faults.AddBytes("truncated", {"blk.1."},
                   [](std::string bytes) { return bytes.substr(0, bytes.size() / 2); });
   faults.AddBytes("truncated in the header", {"truncated"},

@@ -183,6 +183,19 @@ void AddFaultsOfFiles(std::vector<Fault>& faults) {
       EditHeader([](Json& header) { header[kNorm]["dtype"] = "BF16"; }));
   add("type of the same size", {kFile, kNorm, "I32"},
       EditHeader([](Json& header) { header[kNorm]["dtype"] = "I32"; }));
+  add("type of a later version", {kFile, kNorm, "F8_E8M0"},
+      EditHeader([](Json& header) { header[kNorm]["dtype"] = "F8_E8M0"; }));
+  add("more tensors than any model has", {kFile, "more than 65536 tensors"},
+      EditBytes([](const std::string& bytes) {
+        uint64_t size = 0;
+        bytes.copy(reinterpret_cast<char*>(&size), sizeof(size));
+        std::string header = "{";
+        for (int i = 0; i < 200'000; ++i) {
+          absl::StrAppend(&header, "\"x", i,
+                          R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]},)");
+        }
+        return SafetensorsBytes(header + bytes.substr(9, size - 1), bytes.substr(8 + size));
+      }));
   add("shape of 2^62 elements", {kFile, kNorm}, EditHeader([](Json& header) {
         header[kNorm]["shape"] = {1 << 30, 1 << 30, 4};
       }));

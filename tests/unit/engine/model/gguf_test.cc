@@ -368,6 +368,18 @@ std::vector<Broken> BrokenTensors() {
          f.tensors[0].dims = {3, 3};
        },
        {"'a.f32'", "[3, 3]", "takes 36 bytes", "has 32 bytes to tensor 'b.f16': they overlap"}},
+      {"more tensors than any model has",
+       [](auto& f) {
+         f.num_tensors = 65'537;
+         f.tensors[0].bytes = std::string(3 << 20, 'a');
+       },
+       {"65537 tensors, where at most 65536 are read"}},
+      {"more keys than any model has",
+       [](auto& f) {
+         f.num_keys = 65'537;
+         f.tensors[0].bytes = std::string(3 << 20, 'a');
+       },
+       {"65537 metadata keys, where at most 65536 are read"}},
       {"over the end",
        [](auto& f) { f.tensors[1].dims = {17}; },
        {"'b.f16'", "takes 34 bytes, but has 32 bytes to the end of the file", "truncated"}},

@@ -71,6 +71,42 @@ TEST(SafetensorsFileTest, AcceptsMetadataPaddingAndTypesItDoesNotCompute) {
   EXPECT_EQ(file->Find("i")->type_name, "I64");
 }
 
+// As later versions of the format have them, of less than a byte too.
+TEST(SafetensorsFileTest, TypesItDoesNotKnowAreThereToBeRefusedByName) {
+  const TempDir dir;
+  const std::string header = R"({"a":{"dtype":"F8_E8M0","shape":[4],"data_offsets":[0,4]},)"
+                             R"("b":{"dtype":"F4","shape":[2,4],"data_offsets":[4,8]}})";
+  const auto file =
+      SafetensorsFile::Open(dir.Write("m.safetensors", SafetensorsBytes(header, "12345678")));
+  ASSERT_TRUE(file.ok()) << file.status();
+  EXPECT_EQ(file->Find("a")->type, TensorType::kOther);
+  EXPECT_EQ(file->Find("a")->type_name, "F8_E8M0");
+  EXPECT_EQ(file->Find("b")->type_name, "F4");
+  EXPECT_EQ(file->Find("b")->bytes.size(), 4u);
+}
+
+// A file of so many tensors without a byte each.
+std::string Crowd(size_t count) {
+  std::string header = "{";
+  for (size_t i = 0; i < count; ++i) {
+    absl::StrAppend(&header, i == 0 ? "" : ",", "\"", count, ".", i,
+                    R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})");
+  }
+  return SafetensorsBytes(header + "}", "");
+}
+
+TEST(SafetensorsFileTest, RefusesMoreTensorsThanAnyModelHas) {
+  const TempDir dir;
+  const auto most = SafetensorsFile::Open(dir.Write("most.safetensors", Crowd(kMaxTensors)));
+  ASSERT_TRUE(most.ok()) << most.status();
+  EXPECT_EQ(most->tensors().size(), kMaxTensors);
+  const Status status =
+      SafetensorsFile::Open(dir.Write("more.safetensors", Crowd(kMaxTensors + 1))).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.message(), HasSubstr("more.safetensors has a malformed"));
+  EXPECT_THAT(status.message(), HasSubstr("it has more than 65536 tensors"));
+}
+
 struct BadHeader {
   const char* header;
   const char* data;
@@ -89,7 +125,9 @@ TEST(SafetensorsFileTest, RefusesBadHeadersNamingTheTensor) {
       {R"({"t":{"dtype":"U8","shape":[2],"data_offsets":[0,2]},)"
        R"("t":{"dtype":"U8","shape":[0],"data_offsets":[2,2]}})",
        "xy", "'t' appears twice"},
-      {R"({"t":{"dtype":"U9","shape":[2],"data_offsets":[0,2]}})", "xy", "dtype 'U9'"},
+      {R"({"t":{"dtype":"U9","shape":[4294967296,4294967296],"data_offsets":[0,2]}})", "xy",
+       "dtype U9 and shape [4294967296, 4294967296], which takes more than 2^63"},
+      {R"({"t":{"dtype":"U9","shape":[2],"data_offsets":[0,3]}})", "xy", "truncated"},
       {R"({"t":{"dtype":8,"shape":[2],"data_offsets":[0,2]}})", "xy", "a number in tensor 't'"},
       {R"({"t":{"dtype":"U8","shape":2,"data_offsets":[0,2]}})", "xy", "under 'shape'"},
       {R"({"t":{"dtype":"U8","shape":[-2],"data_offsets":[0,2]}})", "xy", "a negative number"},
@@ -213,6 +251,20 @@ TEST_F(ShardedTest, FindsTensorsInTheirShards) {
   ASSERT_EQ(kept.size(), 1u);
   EXPECT_THAT(kept[0].path(), HasSubstr("two.safetensors"));
   EXPECT_THAT(b, ElementsAre(1, 2, 3, 4));
+}
+
+TEST_F(ShardedTest, RefusesMoreTensorsThanAnyModelHasInAllShards) {
+  // The other shard has two.
+  const auto open = [this](size_t count) {
+    dir_.Write("three.safetensors", Crowd(count));
+    return OpenWith(absl::StrCat(R"({"weight_map":{"a":"one.safetensors",")", count,
+                                 R"(.0":"three.safetensors"}})"))
+        .status();
+  };
+  EXPECT_TRUE(open(kMaxTensors - 2).ok());
+  const Status status = open(kMaxTensors - 1);
+  EXPECT_EQ(status.code(), absl::StatusCode::kDataLoss) << status;
+  EXPECT_THAT(status.message(), HasSubstr("index.json have more than 65536 tensors"));
 }
 
 TEST_F(ShardedTest, RefusesBadIndexes) {
