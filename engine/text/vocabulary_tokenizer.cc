@@ -148,6 +148,7 @@ void ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) {
        {&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token}) {
     make_special(*named);
   }
+  for (const std::string& named : config.other_special_tokens) make_special(named);
 }
 
 }  // namespace sterna
