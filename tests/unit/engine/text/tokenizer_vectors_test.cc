@@ -100,7 +100,7 @@ TEST_P(TokenizerVectorsTest, AMegabyteOfOneCharacterIsQuick) {
     const bool nfc = GetParam().vectors == std::string("qwen2");
     EXPECT_TRUE(Decode(*tokenizer_, *ids) == (nfc ? NormalizeNfc(text) : text)) << unit;
     // Quadratic would be minutes; the rest is room for slow and sanitized builds.
-    EXPECT_LT(seconds, 30) << unit;
+    EXPECT_LT(seconds, 10) << unit;
   }
 }
 
