@@ -6,6 +6,7 @@
 #define STERNA_ENGINE_TEXT_ADDED_TOKENS_H_
 
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <string>
 #include <string_view>
@@ -27,7 +28,9 @@ struct AddedToken {
 class AddedTokens {
  public:
   AddedTokens() = default;
-  explicit AddedTokens(std::vector<AddedToken> tokens);
+  // With `nfc`, text is brought to normalisation form C before it is searched for the normalised
+  // tokens, so these are too. Of entries with the same content the first counts.
+  AddedTokens(std::vector<AddedToken> tokens, bool nfc);
 
   static constexpr int32_t kOrdinaryText = -1;
   struct Piece {
@@ -35,7 +38,8 @@ class AddedTokens {
     int32_t id;             // the token it spells, or kOrdinaryText
   };
   // Cuts `text` (valid UTF-8) at the tokens whose `normalized` flag is as given: at each place the
-  // longest spelling. Special tokens count only with `parse_special`. Pieces are never empty.
+  // longest spelling. Special tokens count only with `parse_special`. Pieces are never empty. Takes
+  // time in proportion to the text times the longest spelling, however many tokens there are.
   std::vector<Piece> Split(std::string_view text, bool parse_special, bool normalized) const;
 
   const std::vector<AddedToken>& tokens() const { return tokens_; }
@@ -43,13 +47,20 @@ class AddedTokens {
   const AddedToken* Find(int32_t id) const;
 
  private:
-  const AddedToken* MatchAt(std::string_view text, size_t pos, bool parse_special,
-                            bool normalized) const;
+  struct Spelling {
+    std::string text;  // what is looked for
+    size_t index;      // of the token
+  };
+
+  const Spelling* MatchAt(std::string_view text, size_t pos, bool parse_special,
+                          bool normalized) const;
 
   std::vector<AddedToken> tokens_;
   std::unordered_map<int32_t, size_t> index_by_id_;
-  // Indices of the tokens that begin with a byte, longest spelling first.
-  std::array<std::vector<size_t>, 256> by_first_byte_;
+  // Sorted by `text`, each there once. Those that begin with byte b are at [first_byte_begin_[b],
+  // first_byte_begin_[b + 1]).
+  std::vector<Spelling> spellings_;
+  std::array<size_t, 257> first_byte_begin_ = {};
 };
 
 }  // namespace sterna

@@ -140,7 +140,7 @@ Status ReadPieces(const GgufMetadata& metadata, const GgufVocabulary& vocabulary
                       absl::StrCat("is ", scores[i], "; it must be finite"));
     }
     model->pieces.push_back(
-        {std::string(vocabulary.tokens[i]), static_cast<float>(scores[i]), vocabulary.types[i]});
+        {vocabulary.tokens[i], static_cast<float>(scores[i]), vocabulary.types[i]});
   }
   const auto unknown =
       std::count(vocabulary.types.begin(), vocabulary.types.end(), PieceType::kUnknown);

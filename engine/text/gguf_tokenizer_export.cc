@@ -157,7 +157,7 @@ class Exporter {
     DummyPrefix prefix = DummyPrefix::kNever;
     if (files_.json) {
       prefix = files_.json->dummy_prefix;
-    } else if (model_.add_dummy_prefix) {
+    } else if (model_.add_dummy_prefix && files_.config.add_prefix_space.value_or(true)) {
       prefix =
           files_.config.legacy.value_or(true) ? DummyPrefix::kEverySegment : DummyPrefix::kFirst;
     }

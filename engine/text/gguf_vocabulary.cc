@@ -32,8 +32,7 @@ Status KeyError(const GgufMetadata& metadata, const std::string& where, const st
 std::string Element(const char* key, size_t index) { return absl::StrCat(key, "[", index, "]"); }
 
 Status ReadTokens(const GgufMetadata& metadata, GgufVocabulary* vocabulary) {
-  STERNA_ASSIGN_OR_RETURN(vocabulary->tokens, metadata.Strings(gguf_keys::kTokens));
-  const auto& tokens = vocabulary->tokens;
+  STERNA_ASSIGN_OR_RETURN(const auto tokens, metadata.Strings(gguf_keys::kTokens));
   if (tokens.empty() || tokens.size() > std::numeric_limits<int32_t>::max()) {
     return KeyError(metadata, gguf_keys::kTokens,
                     absl::StrCat("has ", tokens.size(), " tokens; 1 to 2^31 - 1 are possible"));
@@ -41,9 +40,7 @@ Status ReadTokens(const GgufMetadata& metadata, GgufVocabulary* vocabulary) {
   absl::flat_hash_map<std::string_view, size_t> seen;
   seen.reserve(tokens.size());
   for (size_t i = 0; i < tokens.size(); ++i) {
-    if (tokens[i].empty()) {
-      return KeyError(metadata, Element(gguf_keys::kTokens, i), "is empty; a token needs a text");
-    }
+    if (tokens[i].empty()) continue;  // NameEmptyTokens
     if (const size_t bad = FindInvalidUtf8(tokens[i]); bad != std::string_view::npos) {
       return KeyError(metadata, Element(gguf_keys::kTokens, i),
                       absl::StrCat("is not valid UTF-8 at its byte ", bad));
@@ -54,6 +51,7 @@ Status ReadTokens(const GgufMetadata& metadata, GgufVocabulary* vocabulary) {
                     absl::StrCat("is '", Shown(tokens[i]), "', and so is token ", first->second,
                                  "; each must be there once"));
   }
+  vocabulary->tokens.assign(tokens.begin(), tokens.end());
   return absl::OkStatus();
 }
 
@@ -75,6 +73,14 @@ Status ReadTypes(const GgufMetadata& metadata, GgufVocabulary* vocabulary) {
     vocabulary->types.push_back(static_cast<PieceType>(types[i]));
   }
   return absl::OkStatus();
+}
+
+void NameEmptyTokens(GgufVocabulary* vocabulary) {
+  for (size_t i = 0; i < vocabulary->tokens.size(); ++i) {
+    if (!vocabulary->tokens[i].empty()) continue;
+    vocabulary->tokens[i] = absl::StrCat("[EMPTY_", i, "]");
+    vocabulary->types[i] = PieceType::kUnused;
+  }
 }
 
 // "[PAD7]": what converters call the rows of an embedding table that no token has.
@@ -113,7 +119,7 @@ std::optional<int32_t> GgufVocabulary::Find(std::string_view token) const {
 }
 
 std::string GgufVocabulary::Spelling(std::optional<int32_t> id) const {
-  return id ? std::string(tokens[*id]) : std::string();
+  return id ? tokens[*id] : std::string();
 }
 
 StatusOr<std::optional<bool>> OptionalGgufBool(const GgufMetadata& metadata, std::string_view key) {
@@ -134,6 +140,7 @@ StatusOr<GgufVocabulary> ReadGgufVocabulary(const GgufMetadata& metadata) {
   vocabulary.byte_level = model == "gpt2";
   STERNA_RETURN_IF_ERROR(ReadTokens(metadata, &vocabulary));
   STERNA_RETURN_IF_ERROR(ReadTypes(metadata, &vocabulary));
+  NameEmptyTokens(&vocabulary);
   vocabulary.num_entries = vocabulary.tokens.size();
   while (!vocabulary.tokens.empty() &&
          IsPadding(vocabulary.tokens.back(), vocabulary.types.back())) {

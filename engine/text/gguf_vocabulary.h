@@ -3,7 +3,6 @@
 // Source: the GGUF specification (ggml, docs/gguf.md), and for what is not written there
 // llama.cpp's reader, src/llama-vocab.cpp.
 //
-// Lifetime: the tokens' spellings point into the file's mapping.
 // Thread contract: plain data and pure functions.
 #ifndef STERNA_ENGINE_TEXT_GGUF_VOCABULARY_H_
 #define STERNA_ENGINE_TEXT_GGUF_VOCABULARY_H_
@@ -48,8 +47,9 @@ struct GgufVocabulary {
   bool byte_level = false;  // `gpt2`: byte-level BPE; else `llama`: SentencePiece BPE
 
   // By id; unique, not empty, valid UTF-8. Without the entries at the end that only pad the
-  // embedding table.
-  std::vector<std::string_view> tokens;
+  // embedding table. A token that the file has without a text is unused and called "[EMPTY_<id>]",
+  // as in llama.cpp.
+  std::vector<std::string> tokens;
   std::vector<PieceType> types;
   size_t num_entries = 0;  // those at the end included
 
@@ -63,7 +63,7 @@ struct GgufVocabulary {
 };
 
 // NotFound for an absent key; InvalidArgument when a value is of the wrong type, arrays differ in
-// length, a token is empty, there twice or no UTF-8, a type is unknown or an id out of range. Each
+// length, a token is there twice or no UTF-8, a type is unknown or an id out of range. Each
 // message names file and key.
 StatusOr<GgufVocabulary> ReadGgufVocabulary(const GgufMetadata& metadata);
 

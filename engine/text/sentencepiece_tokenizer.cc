@@ -51,7 +51,8 @@ TokenizerJson DescribeModel(const SentencePieceModel& model, const TokenizerConf
   if (config.add_eos_token.value_or(false) && model.eos_id() >= 0) {
     json.suffix_ids.push_back(model.eos_id());
   }
-  json.dummy_prefix = DummyPrefix::kModel;
+  json.dummy_prefix =
+      config.add_prefix_space.value_or(true) ? DummyPrefix::kModel : DummyPrefix::kNever;
   return json;
 }
 

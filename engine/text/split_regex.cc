@@ -11,8 +11,8 @@ namespace sterna {
 namespace {
 
 // A run of a million spaces is one match: the limits must let it pass. JIT gives up at its stack's
-// end, then the interpreter, whose memory is the heap, takes over.
-constexpr size_t kJitStackStartBytes = 32 << 10;
+// end, then a larger stack, and after that the interpreter, whose memory is the heap, takes over.
+constexpr size_t kJitStackStartBytes = 64 << 10;
 constexpr size_t kJitStackMaxBytes = 8 << 20;
 constexpr uint32_t kMatchLimit = 1'000'000'000;
 constexpr uint32_t kHeapLimitKib = 1 << 20;
@@ -51,27 +51,51 @@ std::string WithUnicodeSpaces(std::string_view pattern) {
   return result;
 }
 
-struct MatchState {
+// What the searches of one call need. It costs little to make, as a call may be for a word of one
+// character: the first searches run on the thread's own stack, as JIT does by itself.
+class MatchState {
+ public:
   explicit MatchState(const pcre2_code* code)
-      : data(pcre2_match_data_create_from_pattern(code, nullptr)),
-        context(pcre2_match_context_create(nullptr)),
-        jit_stack(pcre2_jit_stack_create(kJitStackStartBytes, kJitStackMaxBytes, nullptr)) {
-    STERNA_CHECK(data != nullptr && context != nullptr);
-    pcre2_set_match_limit(context, kMatchLimit);
-    pcre2_set_heap_limit(context, kHeapLimitKib);
-    if (jit_stack != nullptr) pcre2_jit_stack_assign(context, nullptr, jit_stack);
+      : code_(code),
+        data_(pcre2_match_data_create_from_pattern(code, nullptr)),
+        context_(pcre2_match_context_create(nullptr)) {
+    STERNA_CHECK(data_ != nullptr && context_ != nullptr);
+    pcre2_set_match_limit(context_, kMatchLimit);
+    pcre2_set_heap_limit(context_, kHeapLimitKib);
   }
   ~MatchState() {
-    pcre2_jit_stack_free(jit_stack);
-    pcre2_match_context_free(context);
-    pcre2_match_data_free(data);
+    pcre2_jit_stack_free(jit_stack_);
+    pcre2_match_context_free(context_);
+    pcre2_match_data_free(data_);
   }
   MatchState(const MatchState&) = delete;
   MatchState& operator=(const MatchState&) = delete;
 
-  pcre2_match_data* data;
-  pcre2_match_context* context;
-  pcre2_jit_stack* jit_stack;  // null where PCRE2 has no JIT
+  // The answer of pcre2_match for `text` from `pos` on.
+  int Find(std::string_view text, size_t pos) {
+    int rc = Match(text, pos, 0);
+    if (rc == PCRE2_ERROR_JIT_STACKLIMIT && jit_stack_ == nullptr) {
+      jit_stack_ = pcre2_jit_stack_create(kJitStackStartBytes, kJitStackMaxBytes, nullptr);
+      if (jit_stack_ != nullptr) {
+        pcre2_jit_stack_assign(context_, nullptr, jit_stack_);
+        rc = Match(text, pos, 0);
+      }
+    }
+    return rc == PCRE2_ERROR_JIT_STACKLIMIT ? Match(text, pos, PCRE2_NO_JIT) : rc;
+  }
+  // Where the last match begins and ends.
+  const PCRE2_SIZE* found() const { return pcre2_get_ovector_pointer(data_); }
+
+ private:
+  int Match(std::string_view text, size_t pos, uint32_t options) {
+    return pcre2_match(code_, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), pos,
+                       PCRE2_NO_UTF_CHECK | options, data_, context_);
+  }
+
+  const pcre2_code* code_;
+  pcre2_match_data* data_;
+  pcre2_match_context* context_;
+  pcre2_jit_stack* jit_stack_ = nullptr;  // made when a search needs it
 };
 
 std::string ErrorText(int code) {
@@ -104,17 +128,10 @@ StatusOr<SplitRegex> SplitRegex::Compile(const std::string& pattern) {
 }
 
 Status SplitRegex::FindAll(std::string_view text, std::vector<Match>* matches) const {
-  const auto* code = static_cast<const pcre2_code*>(code_.get());
-  const MatchState state(code);
-  const auto* subject = reinterpret_cast<PCRE2_SPTR>(text.data());
-  const PCRE2_SIZE* found = pcre2_get_ovector_pointer(state.data);
+  MatchState state(static_cast<const pcre2_code*>(code_.get()));
+  const PCRE2_SIZE* found = state.found();
   for (size_t pos = 0; pos < text.size();) {
-    int rc =
-        pcre2_match(code, subject, text.size(), pos, PCRE2_NO_UTF_CHECK, state.data, state.context);
-    if (rc == PCRE2_ERROR_JIT_STACKLIMIT) {
-      rc = pcre2_match(code, subject, text.size(), pos, PCRE2_NO_UTF_CHECK | PCRE2_NO_JIT,
-                       state.data, state.context);
-    }
+    const int rc = state.Find(text, pos);
     if (rc == PCRE2_ERROR_NOMATCH) break;
     if (rc < 0) {
       return absl::ResourceExhaustedError(

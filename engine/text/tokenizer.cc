@@ -33,6 +33,8 @@ StatusOr<TokenizerFiles> ReadTokenizerFiles(const std::string& model_dir) {
       ApplyTokenizerConfig(files.config, &*files.json);
       return files;
     }
+  } else if (files.config.added_tokens.empty()) {
+    STERNA_RETURN_IF_ERROR(ReadOlderAddedTokens(model_dir, &files.config));
   }
   if (exists(files.model_path)) {
     STERNA_ASSIGN_OR_RETURN(files.model, ReadTextFile(files.model_path));

@@ -52,7 +52,9 @@ class Tokenizer {
 
 // Reads the tokenizer of a Hugging Face directory: tokenizer.json when it is byte-level BPE, else
 // tokenizer.model (SentencePiece) with the rules of the tokenizer.json beside it, if any; and
-// tokenizer_config.json. NotFound when neither is there; other errors name the file and the field.
+// tokenizer_config.json, or added_tokens.json and special_tokens_map.json where that and
+// tokenizer.json say nothing of added tokens. NotFound when neither is there; other errors name the
+// file and the field.
 StatusOr<std::unique_ptr<Tokenizer>> LoadTokenizer(const std::string& model_dir);
 
 struct TokenizerFiles;  // tokenizer_files.h

@@ -53,13 +53,25 @@ StatusOr<TokenizerJson> ReadTokenizerJson(const std::string& path);
 
 // tokenizer_config.json; absent fields are empty.
 struct TokenizerConfig {
-  std::optional<bool> add_bos_token, add_eos_token;  // count where there is no tokenizer.json
-  std::optional<bool> legacy;  // SentencePiece: a prefix after every special token
+  // These count where there is no tokenizer.json.
+  std::optional<bool> add_bos_token, add_eos_token;
+  std::optional<bool> add_prefix_space;  // false: no space in front of a text
+  // A space after every special token too. Absent means true, as in Transformers 4, with which the
+  // published files were made.
+  std::optional<bool> legacy;
+
   std::string bos_token, eos_token, unk_token, pad_token;
   std::vector<AddedToken> added_tokens;  // added_tokens_decoder
   std::optional<std::string> chat_template;
+
+  std::vector<std::string> other_special_tokens;  // from ReadOlderAddedTokens
 };
 StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& path);
+
+// What older directories say in files of their own, added to `config`: added_tokens.json
+// ({content: id}) gives the added tokens, special_tokens_map.json names those that are special.
+// Either may be missing. For a directory without tokenizer.json and without added_tokens_decoder.
+Status ReadOlderAddedTokens(const std::string& model_dir, TokenizerConfig* config);
 
 // All tokenizer files of a Hugging Face directory.
 struct TokenizerFiles {

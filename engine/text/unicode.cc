@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <utility>
 #include <vector>
 
 #include "base/check.h"
@@ -31,6 +32,27 @@ void SortMarks(std::vector<utf8proc_int32_t>* code_points) {
   }
 }
 
+// U+11A7 stands right before the Hangul trailing consonants and is none, so nothing composes with
+// it or across it. utf8proc 2.8 takes it for one and drops it after a syllable.
+constexpr utf8proc_int32_t kBeforeTrailingConsonants = 0x11A7;
+
+// Canonical composition of what stands between those; appended to `text`.
+void AppendComposed(std::vector<utf8proc_int32_t> code_points, std::string* text) {
+  for (auto begin = code_points.begin(); begin != code_points.end();) {
+    const auto end = std::find(begin, code_points.end(), kBeforeTrailingConsonants);
+    const utf8proc_ssize_t length = utf8proc_normalize_utf32(
+        &*begin, end - begin, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+    STERNA_CHECK(length >= 0);
+    for (auto it = begin; it != begin + length; ++it) {
+      AppendUtf8(static_cast<char32_t>(*it), text);
+    }
+    begin = end;
+    for (; begin != code_points.end() && *begin == kBeforeTrailingConsonants; ++begin) {
+      AppendUtf8(static_cast<char32_t>(*begin), text);
+    }
+  }
+}
+
 }  // namespace
 
 std::string NormalizeNfc(std::string_view text) {
@@ -52,15 +74,9 @@ std::string NormalizeNfc(std::string_view text) {
     code_points.insert(code_points.end(), parts.begin(), parts.begin() + count);
   }
   SortMarks(&code_points);
-  const utf8proc_ssize_t length = utf8proc_normalize_utf32(
-      code_points.data(), static_cast<utf8proc_ssize_t>(code_points.size()),
-      static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  STERNA_CHECK(length >= 0);
   std::string normalized;
   normalized.reserve(text.size());
-  for (utf8proc_ssize_t i = 0; i < length; ++i) {
-    AppendUtf8(static_cast<char32_t>(code_points[i]), &normalized);
-  }
+  AppendComposed(std::move(code_points), &normalized);
   return normalized;
 }
 

@@ -1,6 +1,7 @@
 #include "engine/text/vocabulary_tokenizer.h"
 
 #include <algorithm>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -72,7 +73,7 @@ const std::string& Vocabulary::Spelling(int32_t id) const {
 VocabularyTokenizer::VocabularyTokenizer(Vocabulary vocabulary, const TokenizerJson& json,
                                          const TokenizerConfig& config)
     : vocabulary_(std::move(vocabulary)),
-      added_tokens_(json.added_tokens),
+      added_tokens_(json.added_tokens, json.nfc),
       prefix_ids_(json.prefix_ids),
       suffix_ids_(json.suffix_ids),
       bos_id_(vocabulary_.Find(config.bos_token)) {
@@ -111,43 +112,43 @@ bool VocabularyTokenizer::IsSpecial(int32_t id) const {
   return added != nullptr && added->special;
 }
 
-namespace {
-
-// The entry of `tokens` with this spelling, or null.
-AddedToken* FindAdded(std::vector<AddedToken>* tokens, std::string_view content) {
-  const auto it = std::find_if(tokens->begin(), tokens->end(),
-                               [&](const AddedToken& token) { return token.content == content; });
-  return it == tokens->end() ? nullptr : &*it;
-}
-
-}  // namespace
-
 void ApplyTokenizerConfig(const TokenizerConfig& config, TokenizerJson* json) {
   absl::flat_hash_map<std::string_view, int32_t> vocab;
+  vocab.reserve(json->vocab.size());
   for (const auto& [token, id] : json->vocab) vocab.try_emplace(token, id);
+  std::vector<AddedToken>& added = json->added_tokens;
+  std::unordered_map<std::string, size_t> added_index;  // of the first with that content
+  for (size_t i = 0; i < added.size(); ++i) added_index.try_emplace(added[i].content, i);
+  const auto add = [&](AddedToken token) {
+    added_index.try_emplace(token.content, added.size());
+    added.push_back(std::move(token));
+  };
 
   for (AddedToken token : config.added_tokens) {
-    if (AddedToken* known = FindAdded(&json->added_tokens, token.content)) {
-      token.id = known->id;
-      *known = std::move(token);
+    if (const auto known = added_index.find(token.content); known != added_index.end()) {
+      token.id = added[known->second].id;
+      added[known->second] = std::move(token);
       continue;
     }
     if (const auto it = vocab.find(token.content); it != vocab.end()) token.id = it->second;
-    json->added_tokens.push_back(std::move(token));
+    add(std::move(token));
   }
-  for (const std::string& named :
-       {config.bos_token, config.eos_token, config.unk_token, config.pad_token}) {
-    const auto it = vocab.find(named);
-    if (AddedToken* known = FindAdded(&json->added_tokens, named)) {
-      known->special = true;
-    } else if (it != vocab.end()) {
+  const auto make_special = [&](const std::string& named) {
+    if (const auto known = added_index.find(named); known != added_index.end()) {
+      added[known->second].special = true;
+    } else if (const auto it = vocab.find(named); it != vocab.end()) {
       AddedToken token;
       token.id = it->second;
       token.content = named;
       token.special = true;
-      json->added_tokens.push_back(std::move(token));
+      add(std::move(token));
     }
+  };
+  for (const auto* named :
+       {&config.bos_token, &config.eos_token, &config.unk_token, &config.pad_token}) {
+    make_special(*named);
   }
+  for (const std::string& named : config.other_special_tokens) make_special(named);
 }
 
 }  // namespace sterna

@@ -136,7 +136,7 @@ StatusOr<Value> FindMethod(Runtime* runtime, const Value& self, const Arguments&
   STERNA_RETURN_IF_ERROR(arguments.Check("find()", {"sub"}));
   STERNA_ASSIGN_OR_RETURN(const std::string sub, TextArgument(arguments, 0, "sub"));
   STERNA_RETURN_IF_ERROR(runtime->Charge(self.string().size()));
-  const size_t found = kFromRight ? self.string().rfind(sub) : self.string().find(sub);
+  const size_t found = kFromRight ? FindLastText(self.string(), sub) : FindText(self.string(), sub);
   if (found == std::string::npos) return Value::Int(-1);
   return Value::Int(static_cast<int64_t>(CodePointCount(self.string().substr(0, found))));
 }
@@ -147,7 +147,8 @@ StatusOr<Value> CountMethod(Runtime* runtime, const Value& self, const Arguments
   STERNA_RETURN_IF_ERROR(runtime->Charge(self.string().size()));
   if (sub.empty()) return Value::Int(static_cast<int64_t>(CodePointCount(self.string()) + 1));
   int64_t count = 0;
-  for (size_t at = 0; (at = self.string().find(sub, at)) != std::string::npos; at += sub.size()) {
+  for (size_t at = 0; (at = FindText(self.string(), sub, at)) != std::string::npos;
+       at += sub.size()) {
     ++count;
   }
   return Value::Int(count);

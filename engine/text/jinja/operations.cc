@@ -248,7 +248,7 @@ StatusOr<bool> Contains(const Value& container, const Value& item) {
       return absl::InvalidArgumentError(absl::StrCat(
           "'in <string>' requires a string as its left operand, not '", TypeName(item), "'"));
     }
-    return container.string().find(item.string()) != std::string::npos;
+    return FindText(container.string(), item.string()) != std::string::npos;
   }
   if (container.is_dict()) return container.dict().Find(item) != nullptr;
   if (container.is_sequence()) {
@@ -322,7 +322,7 @@ StatusOr<Value> ReplaceBounded(Runtime* runtime, const std::string& text, const 
   STERNA_RETURN_IF_ERROR(runtime->Charge(text.size()));
   // How large the result gets is known before anything is built.
   size_t places = from.empty() ? CodePointCount(text) + 1 : 0;
-  for (size_t at = 0; !from.empty() && (at = text.find(from, at)) != std::string::npos;) {
+  for (size_t at = 0; !from.empty() && (at = FindText(text, from, at)) != std::string::npos;) {
     ++places;
     at += from.size();
   }

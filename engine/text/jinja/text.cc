@@ -3,6 +3,7 @@
 #include <utf8proc.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "engine/text/unicode.h"
 #include "engine/text/utf8.h"
@@ -76,6 +77,8 @@ std::vector<std::string> SplitAtSpace(std::string_view text, int64_t max_splits,
   return parts;
 }
 
+std::string ReversedBytes(std::string_view text) { return {text.rbegin(), text.rend()}; }
+
 }  // namespace
 
 bool IsSpace(char32_t c) { return IsUnicodeSpace(c) || (c >= 0x1C && c <= 0x1F); }
@@ -125,6 +128,17 @@ std::string FromCodePoints(std::u32string_view code_points) {
   return result;
 }
 
+size_t FindText(std::string_view text, std::string_view sub, size_t from) {
+  const void* found = memmem(text.data() + from, text.size() - from, sub.data(), sub.size());
+  if (found == nullptr) return std::string_view::npos;
+  return static_cast<const char*>(found) - text.data();
+}
+
+size_t FindLastText(std::string_view text, std::string_view sub) {
+  const size_t found = FindText(ReversedBytes(text), ReversedBytes(sub));
+  return found == std::string_view::npos ? found : text.size() - sub.size() - found;
+}
+
 std::string_view Strip(std::string_view text, std::optional<std::string_view> chars, bool left,
                        bool right) {
   std::u32string set;
@@ -150,15 +164,19 @@ std::vector<std::string> Split(std::string_view text, std::optional<std::string_
                                int64_t max_splits, bool from_right) {
   if (!separator) return SplitAtSpace(text, max_splits, from_right);
   std::vector<std::string> parts;
+  if (from_right) {
+    parts = Split(ReversedBytes(text), ReversedBytes(*separator), max_splits, false);
+    for (std::string& part : parts) std::reverse(part.begin(), part.end());
+    std::reverse(parts.begin(), parts.end());
+    return parts;
+  }
   while (max_splits < 0 || static_cast<int64_t>(parts.size()) < max_splits) {
-    const size_t cut = from_right ? text.rfind(*separator) : text.find(*separator);
+    const size_t cut = FindText(text, *separator);
     if (cut == std::string_view::npos) break;
-    const size_t after = cut + separator->size();
-    parts.emplace_back(from_right ? text.substr(after) : text.substr(0, cut));
-    text = from_right ? text.substr(0, cut) : text.substr(after);
+    parts.emplace_back(text.substr(0, cut));
+    text = text.substr(cut + separator->size());
   }
   parts.emplace_back(text);
-  if (from_right) std::reverse(parts.begin(), parts.end());
   return parts;
 }
 
@@ -194,7 +212,7 @@ std::string Replace(std::string_view text, std::string_view from, std::string_vi
     return result.append(text.substr(pos));
   }
   for (; count != 0; --count) {
-    const size_t found = text.find(from, pos);
+    const size_t found = FindText(text, from, pos);
     if (found == std::string_view::npos) break;
     result.append(text.substr(pos, found - pos)).append(to);
     pos = found + from.size();

@@ -23,6 +23,11 @@ size_t CodePointCount(std::string_view text);
 std::u32string ToCodePoints(std::string_view text);
 std::string FromCodePoints(std::u32string_view code_points);
 
+// Where `sub` begins in `text`, at byte `from` or later, and where it begins last; npos when it
+// does not. Linear time on every input, which std::string's own searches do not have.
+size_t FindText(std::string_view text, std::string_view sub, size_t from = 0);
+size_t FindLastText(std::string_view text, std::string_view sub);
+
 // strip(), or strip(chars) where `chars` is given; one end only with the flag of the other false.
 std::string_view Strip(std::string_view text, std::optional<std::string_view> chars, bool left,
                        bool right);

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdio>
+#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <map>
@@ -253,6 +254,29 @@ TEST(ChatTemplateTest, HostileTemplatesEndInAnError) {
   EXPECT_EQ(ErrorOf("{% for m in messages %}{{ m.role ~ ': ' ~ m.content | trim }}{% endfor %}",
                     messages + "]"),
             "");
+}
+
+// Comparing at each place anew takes minutes.
+TEST(ChatTemplateTest, SearchesForLongTextsAreLinear) {
+  const std::clock_t start = std::clock();
+  EXPECT_EQ(ErrorOf("{% set s = 'x' * 2000000 %}{% set a = 'x' * 1000000 ~ 'y' %}"
+                    "{% set b = 'y' ~ 'x' * 1000000 %}"
+                    "{{ a in s }}{{ s.find(a) }}{{ s.count(a) }}{{ s.replace(a, '') | length }}"
+                    "{{ s.split(a) | length }}{{ s.rfind(b) }}{{ s.rsplit(b) | length }}"),
+            "");
+  EXPECT_LT(static_cast<double>(std::clock() - start) / CLOCKS_PER_SEC, 10);
+  ChatTemplateInput input;
+  input.messages_json = "[]";
+  const std::string text = "'\xC3\xA9xx\xC3\xA8xxx\xC3\xA9'";
+  EXPECT_EQ(*Render("{% set s = " + text +
+                        " %}{{ s.find('xx') }} {{ s.rfind('xx') }} {{ s.find('q') }} "
+                        "{{ s.rfind('q') }} {{ s.rfind('') }} {{ s.count('xx') }} "
+                        "{{ s.split('xx') | join('-') }} {{ s.rsplit('xx') | join('-') }} "
+                        "{{ s.rsplit('xx', 1) | join('-') }} {{ '' in s }} {{ 'xxxx' in s }} "
+                        "{{ s.replace('xx', 'q') }}",
+                    "", "", input),
+            "1 5 -1 -1 8 2 \xC3\xA9-\xC3\xA8-x\xC3\xA9 \xC3\xA9-\xC3\xA8x-\xC3\xA9 "
+            "\xC3\xA9xx\xC3\xA8x-\xC3\xA9 True False \xC3\xA9q\xC3\xA8qx\xC3\xA9");
 }
 
 TEST(ChatTemplateTest, RandomTemplatesNeverCrash) {

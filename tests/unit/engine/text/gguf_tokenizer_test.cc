@@ -123,6 +123,20 @@ TEST(GgufByteLevelTest, TokensMergesAndSpecialTokens) {
   EXPECT_EQ(tokenizer->TokenBytes(kPad), "");
 }
 
+// Some files have rows without a text; llama.cpp reads them.
+TEST(GgufByteLevelTest, TokensWithoutATextAreUnused) {
+  Metadata metadata = ByteLevel();
+  ValueOf<Strings>(metadata, gguf_keys::kTokens)[kTool] = "";
+  ValueOf<Strings>(metadata, gguf_keys::kTokens)[kUnused] = "";
+  EXPECT_THAT(Encode(metadata, "hello"), ElementsAre(kHell, 'o'));
+  EXPECT_EQ(Load(metadata)->TokenBytes(kTool), "");
+  metadata = SentencePiece();
+  ValueOf<Strings>(metadata, gguf_keys::kTokens)[kPieceTool] = "";
+  ValueOf<Strings>(metadata, gguf_keys::kTokens)[kPiecePad] = "";
+  EXPECT_THAT(Encode(metadata, "ab"), ElementsAre(kMarkAb));
+  EXPECT_EQ(Load(metadata)->IdToToken(kPieceTool), "[EMPTY_265]");
+}
+
 TEST(GgufByteLevelTest, WhatGoesAroundAText) {
   Metadata metadata = ByteLevel();
   metadata.emplace_back(gguf_keys::kAddBos, false);
@@ -265,8 +279,6 @@ const std::vector<BadInput>& BadByteLevel() {
       {[](Metadata& m) { Erase(m, gguf_keys::kMerges); }, "no metadata 'tokenizer.ggml.merges'"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens).clear(); },
        "'tokenizer.ggml.tokens' has 0 tokens"},
-      {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[7] = ""; },
-       "'tokenizer.ggml.tokens[7]' is empty"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[7] = "a\xFF"; },
        "'tokenizer.ggml.tokens[7]' is not valid UTF-8 at its byte 1"},
       {[](Metadata& m) { ValueOf<Strings>(m, gguf_keys::kTokens)[kLl] = "he"; },

@@ -197,6 +197,75 @@ TEST_F(TokenizerFilesTest, ModelAndJsonMustAgree) {
               HasSubstr("normalizer is {\"type\":\"Lowercase\"}"));
 }
 
+class TokenizerModelOnlyTest : public TokenizerFilesTest {
+ protected:
+  void SetUp() override {
+    TokenizerFilesTest::SetUp();
+    Write("tokenizer.model", Source("llama2_like/tokenizer.model"));
+  }
+};
+
+TEST_F(TokenizerModelOnlyTest, OlderFilesGiveAddedTokens) {
+  Write("added_tokens.json", R"({"<pad>": 440, "</line>": 441, "<tool>": 442})");
+  Write("special_tokens_map.json",
+        R"({"pad_token": {"content": "<pad>"}, "additional_special_tokens": ["</line>"],
+            "bos_token": "<s>"})");
+  auto tokenizer = LoadTokenizer(directory_);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 443);
+  const auto special_ids = [&](bool parse_special) {
+    std::vector<int32_t> ids =
+        *(*tokenizer)->Encode("a<pad>b<tool></line>c", /*add_special=*/true, parse_special);
+    std::erase_if(ids, [](int32_t id) { return id >= 3 && id < 440; });
+    return ids;
+  };
+  EXPECT_EQ(special_ids(true), (std::vector<int32_t>{1, 440, 442, 441}));
+  EXPECT_EQ(special_ids(false), (std::vector<int32_t>{1, 442}));
+  EXPECT_TRUE((*tokenizer)->IsSpecial(440));
+  EXPECT_TRUE((*tokenizer)->IsSpecial(441));
+  EXPECT_FALSE((*tokenizer)->IsSpecial(442));
+  // What is newer counts alone.
+  Write("tokenizer_config.json", R"({"added_tokens_decoder": {"440": {"content": "<new>"}}})");
+  tokenizer = LoadTokenizer(directory_);
+  ASSERT_TRUE(tokenizer.ok()) << tokenizer.status();
+  EXPECT_EQ((*tokenizer)->vocab_size(), 441);
+  EXPECT_EQ((*tokenizer)->TokenToId("<new>"), 440);
+}
+
+TEST_F(TokenizerModelOnlyTest, OlderFilesAreChecked) {
+  Write("added_tokens.json", R"({"<pad>": "440"})");
+  EXPECT_THAT(Load(),
+              HasSubstr("added_tokens.json: [\"<pad>\"] is \"440\"; it must be a token id"));
+  Write("added_tokens.json", R"({"": 440})");
+  EXPECT_THAT(Load(), HasSubstr("added_tokens.json: [\"\"] is 440; its name must not be empty"));
+  Write("added_tokens.json", R"({"<pad>": 7})");
+  EXPECT_THAT(Load(), HasSubstr("id 7 is both"));
+  Write("added_tokens.json", "{}");
+  Write("special_tokens_map.json", R"({"additional_special_tokens": ["<a>", 5]})");
+  EXPECT_THAT(Load(), HasSubstr("special_tokens_map.json: additional_special_tokens[1] is 5"));
+  Write("special_tokens_map.json", R"({"pad_token": {"id": 5}})");
+  EXPECT_THAT(Load(), HasSubstr("special_tokens_map.json: pad_token is {\"id\":5}"));
+}
+
+TEST_F(TokenizerModelOnlyTest, AddPrefixSpaceIsRead) {
+  const auto first_piece = [&](const std::string& config) {
+    Write("tokenizer_config.json", config);
+    const auto tokenizer = LoadTokenizer(directory_);
+    EXPECT_TRUE(tokenizer.ok()) << tokenizer.status();
+    return tokenizer.ok()
+               ? (*tokenizer)->IdToToken((*tokenizer)->Encode("a", false, false)->front())
+               : "";
+  };
+  const std::string mark = "\xE2\x96\x81";
+  EXPECT_TRUE(first_piece("{}").starts_with(mark));
+  EXPECT_TRUE(first_piece(R"({"add_prefix_space": true})").starts_with(mark));
+  EXPECT_EQ(first_piece(R"({"add_prefix_space": false})"), "a");
+  EXPECT_FALSE((*LoadTokenizer(directory_))->StripsLeadingSpace());
+  // A tokenizer.json says itself what goes in front.
+  Write("tokenizer.json", Source("llama2_like/tokenizer.json"));
+  EXPECT_TRUE(first_piece(R"({"add_prefix_space": false})").starts_with(mark));
+}
+
 TEST_F(TokenizerFilesTest, TokenizerConfigIsChecked) {
   Write("tokenizer.json", Source("llama3_like/tokenizer.json"));
   const auto load = [&](const std::string& config) {
