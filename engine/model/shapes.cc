@@ -18,8 +18,8 @@ struct Preset {
 constexpr Preset kPresets[] = {
     {"2b-4t", CheckpointFamily::kBitNetPacked, "bitnet", 2560, 6912, 30, 20, 5, 128, 128256, 4096,
      1e-5, 500000, Activation::kReluSquared, true},
-    {"llama3-8b", CheckpointFamily::kBitLinear, "llama", 4096, 14336, 32, 32, 8, 128, 128256,
-     8192, 1e-5, 500000, Activation::kSilu, false},
+    {"llama3-8b", CheckpointFamily::kBitLinear, "llama", 4096, 14336, 32, 32, 8, 128, 128256, 8192,
+     1e-5, 500000, Activation::kSilu, false},
     {"bitnet-large", CheckpointFamily::kInnerNorms, "llama", 1536, 4096, 24, 16, 16, 96, 32002,
      2048, 1e-5, 10000, Activation::kSilu, true},
     {"falcon3-1b", CheckpointFamily::kBitLinear, "llama", 2048, 8192, 18, 8, 4, 256, 131072, 8192,
