@@ -33,7 +33,9 @@ _FOUR_CODES = [c0 | c1 << 2 | c2 << 4 | c3 << 6
 _TO_CODES = bytes(_FOUR_CODES[byte * len(_FOUR_CODES) // 256] for byte in range(256))
 # The upper byte of a number of either sign and a magnitude from 2^-7 to 2^-6, by the sign's bit.
 _BF16_HIGH = bytes(0x3C | byte & 0x80 for byte in range(256))
-_F16_HIGH = bytes(0x20 | byte & 0x83 for byte in range(256))
+# Of half precision, whose exponent begins elsewhere, from 2^-7 to 2^-6 or from 2^-5 to 2^-4: latent
+# weights need some that round to zero.
+_F16_HIGH = bytes(0x20 | byte & 0x8B for byte in range(256))
 
 
 def bf16(value):

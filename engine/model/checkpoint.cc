@@ -219,7 +219,7 @@ StatusOr<Checkpoint> LoadCheckpoint(const ModelFiles& files, const LoadOptions& 
   progress.Tell();
   STERNA_ASSIGN_OR_RETURN(weights.final_norm, source->Vector(kFinalNormName, config.hidden_size));
   STERNA_RETURN_IF_ERROR(ReadLayers(*source, config, pool, progress, weights.layers));
-  source->ReportUnused();
+  checkpoint.unused_tensors = source->Unused();
   checkpoint.config.scale_group_size = UnifyScaleGroups(weights);
   weights.mapped_files = source->TakeMappedFiles({weights.embedding.data, weights.head.data});
   return checkpoint;

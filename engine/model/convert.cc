@@ -7,9 +7,12 @@
 #include <memory>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "base/logging.h"
 #include "base/mapped_file.h"
 #include "engine/model/agreement.h"
 #include "engine/model/convert_job.h"
+#include "engine/model/json_text.h"
 #include "kernels/bfloat16.h"
 #include "kernels/half_float.h"
 
@@ -186,6 +189,22 @@ double ScaleAt(const TernaryMatrix& w, int64_t row, int64_t col) {
   return w.scale(row, col / w.group_size());
 }
 
+namespace {
+
+void WarnOfUnused(WeightSource& source) {
+  constexpr size_t kMostNamed = 5;
+  std::vector<std::string> names = source.Unused();
+  const size_t count = names.size();
+  if (count == 0) return;
+  names.resize(std::min(count, kMostNamed));
+  for (std::string& name : names) name = Shown(name);
+  STERNA_LOG(kWarning, source.path(), " has ", count,
+             " tensors that the model does not use and that are not written: ",
+             absl::StrJoin(names, ", "), count > kMostNamed ? ", ..." : "");
+}
+
+}  // namespace
+
 StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options) {
   STERNA_ASSIGN_OR_RETURN(const ModelFiles files, ModelFiles::Open(options.model));
   STERNA_ASSIGN_OR_RETURN(const ModelConfig config, ReadModelConfig(files));
@@ -196,7 +215,7 @@ StatusOr<ConvertReport> ConvertModel(const ConvertOptions& options) {
   STERNA_RETURN_IF_ERROR(job.CheckRoom());
   STERNA_RETURN_IF_ERROR(CheckAgreement(*source, config));
   STERNA_RETURN_IF_ERROR(IsGguf(options.format) ? WriteGgufModel(job) : WriteHfModel(job));
-  source->ReportUnused();
+  WarnOfUnused(*source);
   return std::move(job.report());
 }
 

@@ -88,7 +88,7 @@ class GgufSource final : public WeightSource {
   StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
                                        int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
-  void ReportUnused() override;
+  std::vector<std::string> Unused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
     return KeepHolding(std::move(tensors_).TakeFiles(), kept);
   }
@@ -248,13 +248,13 @@ Status GgufSource::CheckLayers() const {
   return CheckSubNorms();
 }
 
-void GgufSource::ReportUnused() {
+std::vector<std::string> GgufSource::Unused() {
   std::vector<std::string> unused;
   const MutexLock lock(mutex_);
   for (const std::string& name : tensors_.names()) {
     if (!used_.contains(name) && name != "rope_freqs.weight") unused.push_back(name);
   }
-  WarnOfUnused(path(), unused);
+  return unused;
 }
 
 }  // namespace

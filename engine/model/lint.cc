@@ -442,6 +442,11 @@ void LintWeights(const Checkpoint& checkpoint, TensorNames names, ThreadPool& po
   }
   LintVector(in_files(kFinalNormName), weights.final_norm, true, report);
   LintBitsPerWeight(weights, report);
+  for (const std::string& name : checkpoint.unused_tensors) {
+    report.Add("unused", kWarning, name,
+               "is not used: the config describes no model that has it, and one that does may give "
+               "other answers");
+  }
 }
 
 Status RefuseFindings(const std::vector<LintFinding>& findings, LintRefusal refusal) {

@@ -73,7 +73,7 @@ class SafetensorsSource final : public WeightSource {
   StatusOr<TernaryMatrix> TernaryTable(const std::string& name, int64_t rows,
                                        int64_t cols) override;
   StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) override;
-  void ReportUnused() override;
+  std::vector<std::string> Unused() override;
   std::vector<MappedFile> TakeMappedFiles(const std::set<const void*>& kept) override {
     return KeepHolding(std::move(tensors_).TakeFiles(), kept);
   }
@@ -185,13 +185,13 @@ Status SafetensorsSource::CheckLayers() const {
   return CheckSubNorms();
 }
 
-void SafetensorsSource::ReportUnused() {
+std::vector<std::string> SafetensorsSource::Unused() {
   std::vector<std::string> unused;
   const std::set<std::string> used = reader_.used();
   for (const std::string& name : tensors_.names()) {
     if (!used.contains(name) && !IsRotaryTable(name)) unused.push_back(name);
   }
-  WarnOfUnused(tensors_.path(), unused);
+  return unused;
 }
 
 }  // namespace

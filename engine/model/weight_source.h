@@ -66,8 +66,9 @@ class WeightSource {
   // An embedding or a head of numbers of any kind.
   virtual StatusOr<StoredMatrix> Matrix(const std::string& name, int64_t rows, int64_t cols) = 0;
 
-  // After everything is read: names the tensors that nobody has asked for in a warning.
-  virtual void ReportUnused() = 0;
+  // After everything is read: the tensors, by the file's own names, that nothing has asked for and
+  // that are not known to be of no account.
+  virtual std::vector<std::string> Unused() = 0;
 
   // Gives away the mappings that hold any of `kept`; the others go with the source, which is of no
   // use afterwards.
@@ -85,9 +86,6 @@ class WeightSource {
  private:
   std::atomic<int64_t> bytes_read_{0};
 };
-
-// Logs that `path` has tensors that nothing asked for, with the first few names; nothing for none.
-void WarnOfUnused(const std::string& path, std::span<const std::string> names);
 
 }  // namespace sterna
 

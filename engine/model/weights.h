@@ -138,6 +138,7 @@ Status PlaceWeights(Ops<F>& ops, ModelWeights& weights);
 struct Checkpoint {
   ModelConfig config;
   ModelWeights weights;
+  std::vector<std::string> unused_tensors;  // that the model has no use for, by the files' names
 };
 
 // Bytes of tensors read, and of all of them. Called from loading threads, one at a time; it must be

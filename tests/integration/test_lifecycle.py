@@ -121,7 +121,8 @@ def test_drain_timeout_cancels_what_is_left(start_server):
 
 
 def test_second_signal_ends_at_once(start_server):
-    server = start_server()
+    # One after the other: they must outlast this test's own delays.
+    server = start_server("--max-sequences", "1")
     thread, _ = start_stream(server, LONG | {"stream": True, "n": 8})
     server.process.send_signal(signal.SIGTERM)
     server.wait_for(lambda: any("draining" in line for line in server.log), what="draining")

@@ -2,6 +2,7 @@
 // faults.
 #include "engine/model/lint.h"
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 
@@ -91,6 +92,34 @@ TEST(LintTest, SharesHaveLimits) {
   };
   EXPECT_EQ(clear_rows(100).size(), 0u);
   EXPECT_THAT(LintText(clear_rows(128).at(0)), HasSubstr("128 of its 512 rows are all zero"));
+}
+
+TEST(LintTest, ScalesOfFewWeightsAreMoreThanATernaryModelHas) {
+  // A scale for each row of 20 to 36 weights is a bit a weight and more.
+  StatusOr<Checkpoint> small =
+      testing::MakeTest(CheckpointFamily::kUnpacked).Load(testing::TempDir());
+  ASSERT_TRUE(small.ok()) << small.status();
+  const auto is_of_bits = [](const LintFinding& finding) {
+    return LintText(finding).find("bits each with their scales") != std::string::npos;
+  };
+  EXPECT_EQ(std::ranges::count_if(Lint(*small), is_of_bits), 1);
+  const Checkpoint larger = Good(CheckpointFamily::kUnpacked);
+  EXPECT_EQ(std::ranges::count_if(Lint(larger), is_of_bits), 0);
+}
+
+TEST(LintTest, NamesTensorsThatNothingUses) {
+  const testing::TempDir dir;
+  testing::TestCheckpoint model = testing::LargerTest(CheckpointFamily::kBitNetPacked);
+  const std::vector<float> one = {1};
+  model.tensors["model.layers.0.self_attn.gate"] = testing::FloatTensor("F32", {1}, one);
+  model.tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] =
+      testing::FloatTensor("F32", {1}, one);  // which old files have
+  const StatusOr<Checkpoint> loaded = model.Load(dir);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  const std::vector<LintFinding> findings = Lint(*loaded);
+  ASSERT_EQ(findings.size(), 1u);
+  EXPECT_THAT(LintText(findings[0]),
+              HasSubstr("warning: 'model.layers.0.self_attn.gate': is not used"));
 }
 
 TEST(LintTest, NamesAreThoseOfTheFiles) {
