@@ -17,6 +17,7 @@ constexpr char kEmbedding[] = "token_embd.weight";
 constexpr char kArchitecture[] = "bitnet-b1.58";
 constexpr size_t kTq1Bytes = 54;  // of a block of 256 weights, the last two of them the scale
 constexpr size_t kTq2Bytes = 66;
+constexpr size_t kQ2Bytes = 18;  // of 64 weights, the scale first
 
 GgufTensorBytes& Tensor(GgufContents& contents, const std::string& name) {
   for (GgufTensorBytes& tensor : contents.tensors) {
@@ -59,6 +60,16 @@ GgufContents Good(GgufPacking packing) {
   return contents;
 }
 
+// Family E, in the one packing that has room for its scales.
+GgufContents GoodGrouped() {
+  const TempDir dir;
+  const StatusOr<Checkpoint> checkpoint = GroupedTest(64).Load(dir);
+  STERNA_CHECK(checkpoint.ok());
+  GgufContents contents = GgufModelOf(*checkpoint, "qwen3", GgufPacking::kQ2_0Group64);
+  SetTokenizer(contents, 0);
+  return contents;
+}
+
 std::string OfArchitecture(const std::string& key) { return absl::StrCat(kArchitecture, ".", key); }
 
 void PokeFloat(std::string& bytes, size_t index, float value) {
@@ -86,6 +97,17 @@ class Faults {
     AddFile(name, kError, std::move(messages), [apply = std::move(apply)](const TempDir& dir) {
       return dir.Write("m.gguf", apply(GgufFileBytes(Good(GgufPacking::kTq2_0))));
     });
+  }
+  // The same of one of family E.
+  void AddGrouped(const std::string& name, std::vector<std::string> messages,
+                  std::function<void(GgufContents&)> apply) {
+    const LintFinding::Severity severity = messages.empty() ? kWarning : kError;
+    AddFile(name + " in groups", severity, std::move(messages),
+            [apply = std::move(apply)](const TempDir& dir) {
+              GgufContents contents = GoodGrouped();
+              apply(contents);
+              return dir.Write("m.gguf", GgufFileBytes(contents));
+            });
   }
   void AddFile(const std::string& name, LintFinding::Severity severity,
                std::vector<std::string> messages, std::function<std::string(const TempDir&)> make) {
@@ -263,6 +285,22 @@ void AddFaultsOfTensors(Faults& faults) {
   });
 }
 
+void AddFaultsOfGroups(Faults& faults) {
+  faults.AddGrouped("code 3", {kUp, "code 3"},
+                    [](GgufContents& c) { Tensor(c, kUp).bytes[kQ2Bytes * 5 + 2] = '\xff'; });
+  faults.AddGrouped("scale not finite", {kUp, "scale"}, [](GgufContents& c) {
+    Tensor(c, kUp).bytes.replace(kQ2Bytes * 5, 2, std::string("\x00\x7e", 2));
+  });
+  const std::string k_norm = "blk.1.attn_k_norm.weight";
+  faults.AddGrouped("no norm of k", {k_norm}, [=](GgufContents& c) {
+    std::erase_if(c.tensors, [&](const auto& tensor) { return tensor.name == k_norm; });
+  });
+  faults.AddGrouped("embedding all zero", {"token_embd.weight", "zero"}, [](GgufContents& c) {
+    std::string& bytes = Tensor(c, "token_embd.weight").bytes;
+    bytes.assign(bytes.size(), '\0');
+  });
+}
+
 }  // namespace
 
 std::vector<Fault> GgufFaults() {
@@ -270,11 +308,13 @@ std::vector<Fault> GgufFaults() {
   AddFaultsOfFiles(faults);
   AddFaultsOfMetadata(faults);
   AddFaultsOfTensors(faults);
+  AddFaultsOfGroups(faults);
   return faults.Take();
 }
 
 std::vector<Fault> GoodGguf() {
   Faults good;
+  good.AddGrouped("good", {}, [](GgufContents&) {});
   for (const GgufPacking packing :
        {GgufPacking::kTq1_0, GgufPacking::kTq2_0, GgufPacking::kI2sX86, GgufPacking::kF16}) {
     good.Add(

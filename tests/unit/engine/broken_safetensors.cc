@@ -75,7 +75,7 @@ struct Directory {
 };
 
 Directory Good(CheckpointFamily family) {
-  Directory good{.checkpoint = LargerTest(family),
+  Directory good{.checkpoint = family == kGrouped ? GroupedTest(64) : LargerTest(family),
                  .tokenizer_config = Json::parse(ReadGolden("tokenizer_config.json"))};
   good.config()["eos_token_id"] = kEnd;
   good.ResizeVocabulary(kVocab);
@@ -366,6 +366,28 @@ void AddFaultsOfConfig(std::vector<Fault>& faults) {
       [](Json& c) { c["eos_token_id"] = 432; });
 }
 
+void AddFaultsOfGroups(std::vector<Fault>& faults) {
+  const auto add = [&](const std::string& name, std::vector<std::string> messages,
+                       std::function<void(Directory&)> apply) {
+    faults.push_back(MakeFault(name, kGrouped, kError, std::move(messages), std::move(apply)));
+  };
+  const std::string q_norm = "model.layers.1.self_attn.q_norm.weight";
+  add("no norm of q", {q_norm}, [=](Directory& d) { d.checkpoint.tensors.erase(q_norm); });
+  add("norm of q over all heads", {q_norm, "[256]"}, [=](Directory& d) {
+    d.tensor(q_norm) = FloatTensor("F32", {kLargerHidden}, Values(kLargerHidden, 1));
+  });
+  add("two magnitudes in a group", {kUp, "columns 64 to 127"},
+      [](Directory& d) { d.Poke(kUp, 70, 0.123f); });
+  add("scale not finite", {kUp, "finite"}, [](Directory& d) { d.Poke(kUp, 70, kInf); });
+  add("weights in full precision", {kUp, "full precision"},
+      [](Directory& d) { d.SetFloats(kUp, Values(kLargerFfn * kLargerHidden, 0.01f)); });
+  add("quantised as other families are", {"quantization_config"}, [](Directory& d) {
+    d.config()["quantization_config"] = {{"quant_method", "bitnet"}};
+  });
+  add("windows of attention", {"use_sliding_window"},
+      [](Directory& d) { d.config()["use_sliding_window"] = true; });
+}
+
 void AddFaultsOfText(std::vector<Fault>& faults) {
   const auto add = [&](const std::string& name, LintFinding::Severity severity,
                        std::vector<std::string> messages, std::function<void(Directory&)> apply) {
@@ -411,6 +433,7 @@ std::vector<Fault> SafetensorsFaults() {
   AddFaultsOfPackedWeights(faults);
   AddFaultsOfOtherTensors(faults);
   AddFaultsOfConfig(faults);
+  AddFaultsOfGroups(faults);
   AddFaultsOfText(faults);
   return faults;
 }
@@ -418,7 +441,7 @@ std::vector<Fault> SafetensorsFaults() {
 std::vector<Fault> GoodSafetensors() {
   std::vector<Fault> good;
   for (const CheckpointFamily family :
-       {kBitNetPacked, kBitNetLatent, kBitLinear, kInnerNorms, kUnpacked}) {
+       {kBitNetPacked, kBitNetLatent, kBitLinear, kInnerNorms, kUnpacked, kGrouped}) {
     good.push_back(MakeFault("good", family, kWarning, {}, [](Directory&) {}));
   }
   good.push_back(MakeFault("good, sharded", kBitNetPacked, kWarning, {}, Sharded([](Json&) {})));
